@@ -1,0 +1,1 @@
+"""The winner questioned before it ships."""

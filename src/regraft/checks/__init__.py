@@ -1,0 +1,1 @@
+"""Shelf: one file a question of the audit; `NEEDS`, `check(evidence)`."""

@@ -1,0 +1,1 @@
+"""From a path to rows in three splits."""

@@ -1,0 +1,1 @@
+"""What the user gets: a bundle that was tested, a report."""

@@ -1,0 +1,1 @@
+"""Plans made real: freezing, the trunk cache, the training loop, snapshots, predictions."""

@@ -1,0 +1,217 @@
+"""Train a graft by its plan: a generator of typed events, which whoever pulls them may stop at any step.
+
+Every random number is a function of (seed, phase, epoch, step), so a fit that was stopped anywhere and resumed ends
+with the same bits, and trials that take turns do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from regraft.engine import freeze
+from regraft.engine.cache import Table
+from regraft.engine.predict import Graft, outputs
+from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
+from regraft.errors import DataError, UsageError
+from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Task, fingerprint
+
+Tables = Callable[[int], tuple[Table, Table]]
+
+
+def fit(plan: Plan, graft: Graft, task: Task, tables: Tables, keeper: Keeper, seed: int) -> Iterator[Event]:
+    """Train `graft` in place, phase by phase, from the newest snapshot if there is one.
+
+    Args:
+        tables: Frontier → (training, validation) states of the graft's trunk.
+        keeper: Where snapshots go: on a clock, and at the end of each phase.
+    Raises: DataError: the loss is not finite; the step and the rows are named. UsageError: the plan asks for
+        something that is not built, or its rates do not fit the backbone.
+    """
+    _refuse_unbuilt(plan)
+    held = touched(plan, graft)
+    progress, saved = keeper.load() or (Progress(), {})
+    keeper.meter.spent_s = progress.seconds
+    _put(held, saved, "now/")
+    for number, phase in enumerate(plan.phases):
+        if number >= progress.phase:
+            for text in freeze.calm(graft.view, phase, plan):
+                yield Said(text)
+            yield from _Phase(plan, number, graft, task, tables(phase.frontier), keeper, seed).run(progress, saved)
+            saved = {}
+
+
+def touched(plan: Plan, graft: Graft) -> dict[str, Tensor]:
+    """Name → tensor of all that some phase of the plan may change."""
+    found: dict[str, Tensor] = {}
+    for phase in plan.phases:
+        found |= {name: p for name, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()}
+    return found | freeze.moving_buffers(graft.view, plan)
+
+
+def seed_of(*parts: object) -> int:
+    """A seed of 60 bits that any change of `parts` changes."""
+    return int(fingerprint(*parts)[:15], 16)
+
+
+class _Phase:
+    """One phase being run; it owns the optimizer and the best weights so far."""
+
+    def __init__(
+        self, plan: Plan, number: int, graft: Graft, task: Task, data: tuple[Table, Table], keeper: Keeper, seed: int
+    ) -> None:
+        self.plan, self.number, self.phase, self.graft = plan, number, plan.phases[number], graft
+        self.task, self.keeper, self.seed = task, keeper, seed
+        self.train, self.val = data
+        self.targets = task.encode([row.y for row in self.train.rows])
+        self.val_targets = task.encode([row.y for row in self.val.rows])
+        self.steps = math.ceil(len(self.train.rows) / plan.batch)
+        self.before = sum(p.epochs for p in plan.phases[:number]) * self.steps
+        self.chosen = freeze.apply(graft.view, graft.head, self.phase)
+        self.held = touched(plan, graft)
+        self.still = freeze.hashes(freeze.frozen(graft.view, graft.head, self.phase))
+        self.best: dict[str, Tensor] = {}
+        self.optimizer = _optimizer(plan, self.chosen)
+
+    def run(self, progress: Progress, saved: dict[str, Tensor]) -> Iterator[Event]:
+        graft, phase = self.graft, self.phase
+        if saved and progress.phase == self.number:
+            restore_optimizer(self.optimizer, list(self.chosen), saved)
+            self.best = {name[5:]: t for name, t in saved.items() if name.startswith("best/")}
+        try:
+            while progress.epoch < phase.epochs and (
+                not phase.patience_epochs or progress.waited < phase.patience_epochs
+            ):
+                yield from self._epoch(progress)
+        except GeneratorExit:
+            self._save(progress)
+            raise
+        _put(self.held, self.best)
+        verified = freeze.verify(self.still, freeze.frozen(graft.view, graft.head, phase))
+        progress.phase, progress.epoch, progress.waited, progress.best_loss = self.number + 1, 0, 0, None
+        self.best = {}
+        self.keeper.save(progress, {f"now/{name}": t for name, t in self.held.items()})
+        yield PhaseDone(self.number, verified)
+
+    def _epoch(self, progress: Progress) -> Iterator[Event]:
+        order = _order(len(self.train.rows), seed_of(self.seed, "order", self.number, progress.epoch))
+        with freeze.mode(self.graft.view, self.graft.head, self.phase):
+            while progress.step_in_epoch < self.steps:
+                step = self._step(progress, order)
+                if self.keeper.due():
+                    self._save(progress)
+                yield step
+        scored = self._score(progress)
+        progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.loss_rows = progress.epoch + 1, 0, 0.0, 0
+        yield scored
+
+    def _step(self, progress: Progress, order: list[int]) -> Step:
+        i, n, steps = progress.step_in_epoch, len(order), self.steps
+        index = order[i * n // steps : (i + 1) * n // steps]
+        rate = self._rate(progress.epoch * steps + i)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        state = self.train.batch(index)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.seed, "step", self.number, progress.epoch, i))
+            made = self.graft.forward(state, self.phase.frontier)
+            loss = self.task.loss(made, self.targets[index], self.plan.loss.smoothing).mean()
+        value = loss.item()
+        if not math.isfinite(value):
+            self._not_finite(value, progress, index)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.plan.optimizer.clip:
+            torch.nn.utils.clip_grad_norm_([p for p, _ in self.chosen.values()], self.plan.optimizer.clip)
+        self.optimizer.step()
+        progress.loss_sum += value * len(index)
+        progress.loss_rows += len(index)
+        progress.step += 1
+        progress.step_in_epoch += 1
+        total = sum(p.epochs for p in self.plan.phases) * steps
+        return Step(self.number, progress.step, total, value, self.plan.optimizer.lr * rate)
+
+    def _score(self, progress: Progress) -> Scored:
+        """Score validation; keep these weights if their loss is the lowest of the phase.
+
+        The loss chooses among epochs because it is smooth: on a few dozen rows an untrained start may reach the best
+        accuracy by luck. Plans are compared by the task's metric, with its interval.
+        """
+        made = outputs(self.graft, self.val)
+        loss = float(self.task.loss(made, self.val_targets, 0.0).mean())
+        metric = self.task.metrics[0]
+        value = metric.fn(self.task.decode(made)["pred"], self.val_targets.numpy(), None)
+        if progress.best_loss is None or loss < progress.best_loss:
+            progress.best_loss, progress.waited = loss, 0
+            self.best = {name: t.detach().clone() for name, t in self.held.items()}
+        else:
+            progress.waited += 1
+        line = Epoch(self.number, progress.epoch, progress.loss_sum / progress.loss_rows, loss, value)
+        progress.curve.append(line)
+        return Scored(line)
+
+    def _rate(self, step: int) -> float:
+        """The schedule's factor at a step of this phase, in (0, 1]."""
+        total = self.phase.epochs * self.steps
+        warm = round(self.phase.warmup_frac * total)
+        if step < warm:
+            return (step + 1) / warm
+        done = (step - warm) / max(1, total - warm)
+        return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
+            self.phase.schedule
+        ]
+
+    def _save(self, progress: Progress) -> None:
+        tensors = {f"now/{name}": t for name, t in self.held.items()}
+        tensors |= {f"best/{name}": t for name, t in self.best.items()}
+        self.keeper.save(progress, tensors | optimizer_state(self.optimizer, list(self.chosen)))
+
+    def _not_finite(self, value: float, progress: Progress, index: list[int]) -> NoReturn:
+        raise DataError(
+            f"the loss is not finite at step {progress.step + 1} (phase {self.number + 1}, epoch {progress.epoch + 1})",
+            saw=f"{value} for {', '.join(self.train.rows[i].id for i in index[:4])} …",
+            allowed="finite losses",
+            do=f"look at these rows; if they are sound, lower the rate (now {self.plan.optimizer.lr:g})",
+        )
+
+
+def _optimizer(plan: Plan, chosen: dict[str, tuple[torch.nn.Parameter, float]]) -> torch.optim.Optimizer:
+    """One group a parameter, holding nothing that is frozen; decay on matrices and kernels alone."""
+    o = plan.optimizer
+    groups = [
+        {"params": [p], "base": o.lr * rate, "weight_decay": o.weight_decay if p.ndim > 1 else 0.0}
+        for p, rate in chosen.values()
+    ]
+    if o.name == "sgd":
+        return torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum)
+    return torch.optim.AdamW(groups, lr=o.lr)
+
+
+def _order(n: int, seed: int) -> list[int]:
+    found: list[int] = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
+    return found
+
+
+def _put(held: dict[str, Tensor], values: dict[str, Tensor], prefix: str = "") -> None:
+    """Copy values into the tensors of those names."""
+    with torch.no_grad():
+        for name, tensor in held.items():
+            if (value := values.get(prefix + name)) is not None:
+                tensor.copy_(value)
+
+
+def _refuse_unbuilt(plan: Plan) -> None:
+    asked = {"inserts": plan.inserts, "regularise": plan.regularise, "augment": plan.augment}
+    asked["pooling"] = () if plan.pooling == "native" else (plan.pooling,)
+    for field, value in asked.items():
+        if value:
+            raise UsageError(
+                "this version cannot train a plan with this setting",
+                saw=f"{field} = {value!r}",
+                allowed=f"{field} left empty",
+                do="choose another strategy",
+            )

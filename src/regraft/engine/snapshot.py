@@ -1,0 +1,99 @@
+"""Save and restore a fit between two steps: one self-checking file, the newest that is whole counts."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from regraft.kit import durable
+from regraft.kit.meter import Meter
+from regraft.waist import Epoch
+
+KEPT = 2
+EVERY_S = 30.0
+
+
+@dataclass
+class Progress:
+    """Where a fit stands. Random numbers need no place here: each step draws its own from the seed and its number."""
+
+    phase: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_rows: int = 0
+    best_loss: float | None = None
+    waited: int = 0
+    curve: list[Epoch] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Keeper:
+    """Snapshots of one trial in a folder, on a clock; `every_s` 0 saves at each step (tests do).
+
+    `meter` counts the trial's seconds over all sittings.
+    """
+
+    def __init__(self, folder: Path, meter: Meter, every_s: float = EVERY_S) -> None:
+        self.folder, self.meter, self.every_s = folder, meter, every_s
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the clock asks for a snapshot now."""
+        return time.monotonic() - self._last >= self.every_s
+
+    def save(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
+        """Write a snapshot, then drop all but the newest two."""
+        progress.seconds = self.meter.seconds()
+        told = {"progress": json.dumps(asdict(progress))}
+        data = save({name: t.detach().contiguous() for name, t in tensors.items()}, told)
+        durable.write(self.folder / f"{progress.step:09d}-{progress.phase}-{durable.digest(data)[:32]}.snapshot", data)
+        for old in self._all()[KEPT:]:
+            durable.remove(old)
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
+        """The newest snapshot whose bytes are what its name says, or None."""
+        durable.sweep(self.folder)
+        for path in self._all():
+            if durable.file_digest(path)[:32] != path.stem.rsplit("-", 1)[1]:
+                durable.remove(path)
+                continue
+            with safe_open(path, framework="pt") as file:
+                told: dict[str, Any] = json.loads(file.metadata()["progress"])
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            told["curve"] = [Epoch(**line) for line in told["curve"]]
+            return Progress(**told), tensors
+        return None
+
+    def clear(self) -> None:
+        """Remove the snapshots of a trial that is finished."""
+        durable.remove(self.folder)
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("*.snapshot"), reverse=True)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """An optimizer's tensors as "optimizer/<parameter>/<entry>"."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer/{names[i]}/{k}": v for i, held in state.items() for k, v in held.items() if torch.is_tensor(v)}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_state` took out."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer/"):
+            name, entry = key.removeprefix("optimizer/").rsplit("/", 1)
+            state.setdefault(names.index(name), {})[entry] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,45 @@
+"""Find a shelf item: a file in the shelf's folder, or any dotted module path."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from types import ModuleType
+
+from regraft.errors import UsageError, unknown
+
+
+@cache
+def names(shelf: str) -> tuple[str, ...]:
+    """The names on a shelf, sorted: its file names.
+
+    >>> "probe" in names("strategies")
+    True
+    """
+    folder = importlib.import_module(f"regraft.{shelf}")
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_")))
+
+
+def find(shelf: str, name: str) -> ModuleType:
+    """The item called `name`: `probe` is a file of ours, `mypackage.zip` a module of any package.
+
+    Raises: UsageError: there is no such item (the nearest name is shown), or its module does not import.
+    """
+    if name in names(shelf):
+        return importlib.import_module(f"regraft.{shelf}.{name}")
+    if "." not in name:
+        raise unknown(SINGULAR.get(shelf, shelf), name, names(shelf))
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"the {SINGULAR.get(shelf, shelf)} module does not import",
+            saw=f"{name}: {error}",
+            allowed="an importable module path, or " + ", ".join(names(shelf)),
+            do="install its package in this environment",
+        ) from error
+
+
+SINGULAR = {"strategies": "strategy", "modalities": "modality", "tasks": "task", "providers": "provider"}
+SINGULAR |= {"checks": "check", "metrics": "metric", "inserts": "insert"}

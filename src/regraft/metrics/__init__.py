@@ -1,0 +1,1 @@
+"""Shelf: one file a family of metrics; `METRICS`, a tuple of records."""

@@ -1,0 +1,1 @@
+"""Facts gathered, plans proposed, plans raced."""

@@ -1,0 +1,68 @@
+"""Turn facts into plans: ask each chosen strategy, with the knobs the user set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+from regraft.errors import UsageError, unknown
+from regraft.kit import shelf
+from regraft.waist import Facts, Plan
+
+
+def propose(facts: Facts, strategies: Sequence[str], knobs: Sequence[tuple[str, str]]) -> list[Plan]:
+    """The plans of each strategy in turn, cheapest strategy first as they are named.
+
+    Raises: UsageError: no such strategy or knob, or a value that is not of its kind.
+    """
+    check_knobs(strategies, knobs)
+    plans: list[Plan] = []
+    for name in strategies:
+        item = shelf.find("strategies", name)
+        own = {k.split(".", 1)[1]: v for k, v in knobs if k.split(".", 1)[0] == _short(name)}
+        plans += item.propose(facts, make_knobs(name, own))
+    return plans
+
+
+def knobs_of(name: str) -> dict[str, tuple[Any, Any]]:
+    """A strategy's knobs: name → (type, default). Importing it needs no torch."""
+    kind = shelf.find("strategies", name).Knobs
+    hints = get_type_hints(kind)
+    return {f.name: (hints[f.name], f.default) for f in dataclasses.fields(kind)}
+
+
+def make_knobs(name: str, own: dict[str, str]) -> Any:
+    """A strategy's `Knobs` from texts.
+
+    Raises: UsageError: a value that is not of the knob's kind.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    kind = shelf.find("strategies", name).Knobs
+    try:
+        return TypeAdapter(kind).validate_strings(own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        knob = str(first["loc"][0]) if first["loc"] else "?"
+        raise UsageError(
+            "a knob has a value of the wrong kind",
+            saw=f"--{_short(name)}.{knob} {first['input']}",
+            allowed=first["msg"],
+            do=f"the default is {knobs_of(name).get(knob, ('', '?'))[1]}",
+        ) from error
+
+
+def check_knobs(strategies: Sequence[str], knobs: Sequence[tuple[str, str]]) -> None:
+    """Refuse knobs of strategies that are not asked for, and names that a strategy does not have.
+
+    Raises: UsageError: with the nearest name that exists.
+    """
+    known = [f"{_short(name)}.{knob}" for name in strategies for knob in knobs_of(name)]
+    for name, _ in knobs:
+        if name not in known:
+            raise unknown("knob", name, known)
+
+
+def _short(name: str) -> str:
+    return name.rsplit(".", 1)[-1]

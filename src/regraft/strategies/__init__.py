@@ -1,0 +1,1 @@
+"""Shelf: one file a way to adapt; `Knobs`, `propose(facts, knobs)`."""

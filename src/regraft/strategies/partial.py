@@ -1,0 +1,66 @@
+"""Partial: the last stages are trained with the head; everything below them stays frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regraft.errors import UsageError
+from regraft.waist import Facts, Loss, Norm, Optimizer, Phase, Plan
+
+FEW_ROWS = 5000
+FEW_IN_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """depth: how many of the last stages train. lr: rate of the head. ratio: the stages' share of that rate.
+
+    norm: whether trained stages update their normalisation statistics; auto keeps them where rows are few.
+    """
+
+    depth: int = 2
+    lr: float = 1e-3
+    ratio: float = 0.1
+    epochs: int = 20
+    batch: int = 32
+    warmup: float = 0.1
+    smoothing: float = 0.0
+    norm: Literal["auto", "keep", "update"] = "auto"
+
+
+def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
+    """One plan: stages from L - depth on at `ratio` of the head's rate, cosine after a warm-up, early stopping.
+
+    Raises: UsageError: the depth is not 1 … L.
+    """
+    stages = facts.backbone.stages
+    if not 1 <= knobs.depth <= len(stages):
+        raise UsageError(
+            "this backbone does not have that many stages to train",
+            saw=f"--partial.depth {knobs.depth}",
+            allowed=f"1 to {len(stages)}: " + ", ".join(stage.name for stage in stages),
+            do=f"choose a depth of at most {len(stages)}",
+        )
+    frontier = len(stages) - knobs.depth
+    few = facts.train_rows < FEW_ROWS or knobs.batch < FEW_IN_BATCH
+    norm: Norm = "update" if knobs.norm == "update" or (knobs.norm == "auto" and not few) else "keep"
+    trained = [(f"{stage.name}/*", knobs.ratio) for stage in stages[frontier:] if stage.params]
+    phase = Phase(
+        knobs.epochs,
+        frontier,
+        (("head/*", 1.0), *trained, *([("glue/*", knobs.ratio)] if facts.backbone.glue and not frontier else [])),
+        norm=norm,
+        warmup_frac=knobs.warmup,
+        patience_epochs=max(5, knobs.epochs // 4),
+    )
+    return [
+        Plan(
+            "partial",
+            (phase,),
+            (("depth", knobs.depth), ("lr", knobs.lr), ("ratio", knobs.ratio), ("norm", norm)),
+            optimizer=Optimizer("adamw", knobs.lr, weight_decay=0.01),
+            loss=Loss(knobs.smoothing),
+            batch=knobs.batch,
+        )
+    ]

@@ -1,0 +1,268 @@
+"""The command line from end to end on small pictures: adapt, read, predict, stop, resume, refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import places
+
+
+def regraft(*args: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would; its exit code is checked."""
+    command = [sys.executable, "-m", "regraft.cli", *map(str, args)]
+    made = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+    assert made.returncode == code, made.stderr
+    assert "Traceback" not in made.stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a model and one finished run of the probe."""
+    place = tmp_path_factory.mktemp("journey")
+    places.pictures(place / "data")
+    places.model(place / "model")
+    regraft("adapt", "data", "--model", "model", "--strategy", "probe", "--probe.epochs", "5", cwd=place)
+    return place
+
+
+def probe(*more: object) -> list[object]:
+    return ["adapt", "data", "--model", "model", "--strategy", "probe", "--probe.epochs", "5", *more]
+
+
+def told(made: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The one object on standard output."""
+    assert len(made.stdout.strip().splitlines()) == 1
+    found: dict[str, Any] = json.loads(made.stdout)
+    return found
+
+
+def test_a_finished_run_is_read_as_one_object(home: Path) -> None:
+    found = told(regraft(*probe("--json"), cwd=home))
+    assert list(found) == ["schema", "command", "ok", "run", "data", "trials", "verdict", "report", "next"]
+    assert found["ok"] is True and found["command"] == "adapt"
+    run = home / found["run"]
+    assert found["run"].startswith("runs/data-model-") and len(found["run"].rsplit("-", 1)[1]) == 6
+    assert (home / found["report"]).read_text("utf-8").startswith("# data on model")
+    assert [row["split"] for row in found["trials"][0]["scores"]] == ["val", "val", "test", "test"]
+    assert found["trials"][0]["cost"]["trainable"] == 16 * 3 + 3
+    for name in (
+        "options.json",
+        "data.json",
+        "machine.json",
+        "plans.json",
+        "splits.csv",
+        "events.jsonl",
+        "verdict.json",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    for line in (run / "events.jsonl").read_text("utf-8").splitlines():
+        assert {"t", "event"} <= set(json.loads(line))
+
+
+def test_fresh_starts_beside_it_and_ends_with_the_same_bits(home: Path) -> None:
+    first = told(regraft(*probe("--json"), cwd=home))
+    second = told(regraft(*probe("--json", "--fresh"), cwd=home))
+    assert second["run"] == first["run"] + "-2"
+    names = [t["trials"][0]["snapshot"] for t in (first, second)]
+    assert (home / first["run"] / names[0]).read_bytes() == (home / second["run"] / names[1]).read_bytes()
+
+
+def test_resume_reads_by_name_and_insists(home: Path) -> None:
+    run = told(regraft(*probe("--json"), cwd=home))["run"]
+    assert told(regraft("adapt", "--resume", run, "--json", cwd=home))["run"] == run
+    error = told(regraft("adapt", "--resume", run[:-1], "--json", cwd=home, code=2))["error"]
+    assert error["code"] == 2 and run in error["do"]
+    regraft("adapt", "data", "--resume", run, cwd=home, code=2)
+
+
+def test_predict_prints_and_writes(home: Path) -> None:
+    run = told(regraft(*probe("--json"), cwd=home))["run"]
+    made = regraft("predict", run, "data/test/red/0.png", "data/test/blue", "--out", "out.csv", cwd=home)
+    assert "data/test/red/0.png" in made.stdout
+    with (home / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["data/test/red/0.png", *(f"data/test/blue/{i}.png" for i in range(6))]
+    for row in rows:
+        probabilities = json.loads(row["probabilities"])
+        assert abs(sum(probabilities.values()) - 1) < 1e-5
+        assert max(probabilities, key=probabilities.__getitem__) == row["label"]
+    regraft("predict", f"{run}/bundle", "data/test/red", "--out", "out.jsonl", cwd=home)
+    lines = [json.loads(line) for line in (home / "out.jsonl").read_text("utf-8").splitlines()]
+    assert len(lines) == 6 and set(lines[0]) == {"id", "label", "confidence", "probabilities"}
+    asked = told(regraft("predict", run, "data/test/red", "--json", cwd=home))
+    assert [p["label"] for p in asked["predictions"]] == [line["label"] for line in lines]
+
+
+def test_transformers_alone_predicts_the_same(home: Path) -> None:
+    run = told(regraft(*probe("--json"), cwd=home))["run"]
+    ours = told(regraft("predict", run, "data/test", "--json", cwd=home))["predictions"]
+    script = """
+import json, sys
+from transformers import AutoModelForImageClassification, pipeline
+model = AutoModelForImageClassification.from_pretrained(sys.argv[1], local_files_only=True)
+classify = pipeline("image-classification", model=sys.argv[1], device="cpu")
+found = [classify(path, top_k=1)[0] for path in sys.argv[2:]]
+print(json.dumps({"labels": model.config.id2label, "found": found, "ours": "regraft" in sys.modules}))
+"""
+    command = [sys.executable, "-c", script, str(home / run / "bundle"), *(str(home / p["id"]) for p in ours)]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    theirs = json.loads(made.stdout.strip().splitlines()[-1])
+    assert list(theirs["labels"].values()) == list(places.LABELS) and theirs["ours"] is False
+    assert [p["label"] for p in theirs["found"]] == [p["label"] for p in ours]
+    assert all(abs(a["score"] - b["confidence"]) < 1e-4 for a, b in zip(theirs["found"], ours, strict=True))
+
+
+def test_from_python(home: Path) -> None:
+    script = """
+import json, sys
+import regraft
+run = regraft.adapt("data", model="model", strategies=["probe"], knobs={"probe.epochs": 5})
+again = regraft.open(run.folder)
+bundle = regraft.open(run.bundle)
+path = "data/test/red/0.png"
+assert run.predict(path) == again.predict([path]) == bundle.predict(path)
+from PIL import Image
+assert bundle.predict(Image.open(path))[0]["probabilities"] == run.predict(path)[0]["probabilities"]
+print(run.verdict.decision, run.winner.score("test").n)
+"""
+    made = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.split()[1] == "18"
+
+
+def test_the_first_line_comes_before_torch(home: Path) -> None:
+    script = """
+import sys
+from regraft.api import steps
+from regraft.waist import Options
+from pathlib import Path
+first = next(steps(Options("data", "model", "", ("probe",)), Path("elsewhere")))
+print(first.text, "torch" in sys.modules, "transformers" in sys.modules)
+"""
+    made = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=True)
+    assert made.stdout.strip().endswith("False False") and "60 pictures in 3 classes" in made.stdout
+
+
+def test_dry_run_touches_nothing(home: Path) -> None:
+    before = sorted(home.rglob("*"))
+    made = regraft("adapt", "data", "--model", "model", "--strategy", "partial", "--dry-run", cwd=home)
+    assert "partial" in made.stdout
+    assert sorted(home.rglob("*")) == before
+    plans = told(regraft("adapt", "data", "--model", "model", "--dry-run", "--json", cwd=home))["plans"]
+    assert [plan["plan"]["strategy"] for plan in plans] == ["probe", "partial", "scratch"]
+    assert plans[0]["trainable"] == 51 and plans[0]["frontier"] == 4
+
+
+def test_a_bundle_is_a_model_to_adapt_further(home: Path) -> None:
+    run = told(regraft(*probe("--json"), cwd=home))["run"]
+    found = told(
+        regraft(
+            "adapt",
+            "data",
+            "--model",
+            f"{run}/bundle",
+            "--strategy",
+            "probe",
+            "--probe.epochs",
+            "2",
+            "--json",
+            cwd=home,
+        )
+    )
+    assert found["ok"] and found["run"].startswith("runs/data-bundle-")
+
+
+REFUSALS = [
+    (["adapt", "nowhere", "--model", "model"], 3, "no such folder"),
+    (["adapt", "dta", "--model", "model"], 3, "no such folder"),
+    (["adapt", "data", "--model", "modle"], 4, "no model of that name"),
+    (["adapt", "data"], 2, "what to adapt is missing"),
+    (["adapt", "data", "--model", "model", "--strategy", "prbe"], 2, "no strategy of that name"),
+    (["adapt", "data", "--model", "model", "--strategy", "partial", "--partial.depth", "99"], 2, "that many stages"),
+    (["adapt", "data", "--model", "model", "--strategy", "partial", "--partial.depth", "two"], 2, "wrong kind"),
+    (["adapt", "data", "--model", "model", "--strateg", "probe"], 2, "--strategy"),
+    (["predict", "nowhere", "data"], 2, "no run in this folder"),
+    (["adapt", "data/train/red", "--model", "model"], 3, "no class folders"),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "what"), REFUSALS, ids=lambda v: v if isinstance(v, str) else "")
+def test_refusals_have_a_code_and_a_cure(home: Path, args: list[str], code: int, what: str) -> None:
+    found = told(regraft(*args, "--json", cwd=home, code=code))
+    assert found["ok"] is False and found["error"]["code"] == code
+    assert set(found["error"]) == {"code", "what", "saw", "allowed", "do"}
+    assert what in json.dumps(found["error"])
+    spoken = regraft(*args, cwd=home, code=code)
+    assert spoken.stderr.startswith(("regraft: ", "data: ")) and spoken.stdout == ""
+
+
+def _start(home: Path, *args: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "regraft.cli", *map(str, args)]
+    return subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def partial(out: str) -> list[object]:
+    knobs = ["--partial.epochs", "60", "--partial.batch", "3", "--partial.lr", "0.0001"]
+    return ["adapt", "data", "--model", "model", "--strategy", "partial", *knobs, "--out", out]
+
+
+@pytest.fixture(scope="module")
+def unkilled(home: Path) -> bytes:
+    found = told(regraft(*partial("unkilled"), "--json", cwd=home))
+    return (home / found["run"] / found["trials"][0]["snapshot"]).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_keeps_what_was_done(home: Path, unkilled: bytes, number: signal.Signals) -> None:
+    out = f"stopped-{number}"
+    process = _start(home, *partial(out))
+    events = None
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        events = next((home / out).glob("*/events.jsonl"), None)
+        if events and "Scored" in events.read_text("utf-8"):
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said
+    assert "run the same command again" in said and "Traceback" not in said
+    assert events is not None and list(events.parent.rglob("*.snapshot"))
+    found = told(regraft(*partial(out), "--json", cwd=home))
+    assert (home / found["run"] / found["trials"][0]["snapshot"]).read_bytes() == unkilled
+
+
+def kill_at_random(home: Path, args: list[object], out: str, wanted: bytes, kills: int, span_s: float) -> None:
+    """SIGKILL the run `kills` times at random moments, then let it end: the weights must be `wanted`."""
+    draw = random.Random(out)
+    for _ in range(kills):
+        process = _start(home, *args)
+        try:
+            process.wait(draw.uniform(0.5, span_s))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    found = told(regraft(*args, "--json", cwd=home))
+    assert (home / found["run"] / found["trials"][0]["snapshot"]).read_bytes() == wanted
+
+
+def test_killed_at_random_moments(home: Path, unkilled: bytes) -> None:
+    kill_at_random(home, partial("killed"), "killed", unkilled, kills=3, span_s=12)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(home: Path, unkilled: bytes) -> None:
+    for i in range(10):
+        kill_at_random(home, partial(f"killed-{i}"), f"killed-{i}", unkilled, kills=1, span_s=20)

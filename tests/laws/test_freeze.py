@@ -1,0 +1,128 @@
+"""Laws 2 and 3: what is frozen does not move, buffers included; rates cover what trains, once, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from regraft.backbone.view import View
+from regraft.engine import freeze
+from regraft.errors import RegraftError, UsageError
+from regraft.kit import shelf
+from regraft.waist import Phase, PhaseDone, Plan, Said
+from tests import places
+
+SHORT = {"probe": {"epochs": 2}, "partial": {"epochs": 2}, "scratch": {"epochs": 1}}
+
+
+@pytest.mark.parametrize("strategy", shelf.names("strategies"))
+def test_frozen_tensors_are_hash_equal_after_every_phase(tmp_path: Path, strategy: str) -> None:
+    course = places.course(tmp_path)
+    chosen = places.plan(course, strategy, **SHORT.get(strategy, {}))
+    before = freeze.hashes({f"{n}": p for n, _, p in course.view.named()} | {n: b for n, _, b in course.view.buffers()})
+    done = [event for event in course.trial(0, chosen) if isinstance(event, PhaseDone)]
+    assert len(done) == len(chosen.phases)
+    after = freeze.hashes({f"{n}": p for n, _, p in course.view.named()} | {n: b for n, _, b in course.view.buffers()})
+    assert after == before, "a trial changed the backbone that other trials start from"
+    graft = course.graft(chosen)
+    still = freeze.frozen(graft.view, graft.head, chosen.phases[-1])
+    assert done[-1].verified == len(still)
+    if chosen.trunk:
+        assert len(still) > 0
+
+
+@pytest.mark.parametrize("strategy", shelf.names("strategies"))
+def test_rates_cover_each_trainable_parameter_once(tmp_path: Path, strategy: str) -> None:
+    course = places.course(tmp_path)
+    chosen = places.plan(course, strategy)
+    graft = course.graft(chosen)
+    for phase in chosen.phases:
+        trained = freeze.apply(graft.view, graft.head, phase)
+        wanted = {id(p) for p, _ in trained.values()}
+        everything = [*graft.view.module.parameters(), *graft.head.parameters()]
+        assert {id(p) for p in everything if p.requires_grad} == wanted
+        assert {id(p) for p in graft.head.parameters()} <= wanted
+
+
+def test_training_moves_what_it_should(tmp_path: Path) -> None:
+    course = places.course(tmp_path)
+    chosen = places.plan(course, "partial", depth=1, epochs=2)
+    graft = course.restore(places.finish(course, chosen))
+    start = course.graft(chosen)
+    moved = {
+        n for (n, _, a), (_, _, b) in zip(graft.view.named(), start.view.named(), strict=True) if not torch.equal(a, b)
+    }
+    top = course.view.stages[-1].name
+    assert moved and all(name.startswith(top + "/") for name in moved)
+
+
+def test_a_buffer_that_moves_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """requires_grad=False does not stop BatchNorm: https://github.com/pytorch/pytorch/issues/86590."""
+    original = freeze.mode
+
+    @contextlib.contextmanager
+    def careless(view: View, head: nn.Module, phase: Phase | None) -> Iterator[None]:
+        with original(view, head, phase):
+            if phase is not None:
+                view.module.train()
+            yield
+
+    monkeypatch.setattr(freeze, "mode", careless)
+    course = places.course(tmp_path)
+    chosen = places.plan(course, "partial", depth=1, epochs=1)
+    chosen = dataclasses.replace(chosen, phases=(dataclasses.replace(chosen.phases[0], frontier=0),))
+    with pytest.raises(RegraftError, match=r"frozen tensors changed .* such as buffer/"):
+        places.finish(course, chosen)
+
+
+@pytest.mark.parametrize(
+    ("rates", "what"),
+    [
+        ((("head/*", 1.0), ("nothing/*", 1.0)), "matches no parameter.*nothing/"),
+        ((("head/*", 1.0), ("head/weight", 0.5)), "two patterns match one parameter.*head/weight"),
+        ((("head/*", 1.0), ("embedder/*", 0.1)), "below the frontier.*embedder/.* stage 0"),
+        ((("head/*", 0.0),), "not positive.*head/.*0.0"),
+    ],
+)
+def test_rates_that_do_not_fit_are_refused(tmp_path: Path, rates: tuple[tuple[str, float], ...], what: str) -> None:
+    course = places.course(tmp_path)
+    bad = Plan("probe", (Phase(1, len(course.view.stages), rates),))
+    with pytest.raises(UsageError, match=what):
+        places.finish(course, bad)
+
+
+def test_a_hasty_momentum_is_set_right_and_said(tmp_path: Path) -> None:
+    course = places.course(tmp_path)
+    for module in course.view.module.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.997
+    chosen = places.plan(course, "partial", depth=1, epochs=1, norm="update")
+    said = [event.text for event in course.trial(0, chosen) if isinstance(event, Said)]
+    (text,) = [text for text in said if "momentum" in text]
+    assert "momentum 0.997" in text and "0.003" in text
+    kept = places.plan(course, "partial", depth=1, epochs=1, norm="keep")
+    assert not [e for e in course.trial(1, kept) if isinstance(e, Said) and "momentum" in e.text]
+
+
+def test_kept_statistics_stay_and_updated_ones_move(tmp_path: Path) -> None:
+    course = places.course(tmp_path)
+    moved = {}
+    for number, norm in enumerate(("keep", "update")):
+        chosen = places.plan(course, "partial", depth=1, epochs=1, norm=norm)
+        graft = course.restore(places.finish(course, chosen, number))
+        pairs = zip(graft.view.buffers(), course.view.buffers(), strict=True)
+        moved[norm] = {name for (name, _, a), (_, _, b) in pairs if not torch.equal(a, b)}
+    assert moved["keep"] == set()
+    assert moved["update"] and all("stages.2" in name for name in moved["update"])
+
+
+def test_few_rows_keep_their_statistics_by_default(tmp_path: Path) -> None:
+    course = places.course(tmp_path)
+    assert places.plan(course, "partial").phases[0].norm == "keep"
+    assert places.plan(course, "scratch").phases[0].norm == "update"

@@ -1,0 +1,72 @@
+"""Law 9: one seed, one result, bit for bit; another seed, another one. A clock's choices are kept and replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from regraft.kit import hardware, shelf
+from regraft.kit.store import Folder
+from regraft.planner import survey
+from regraft.waist import MachineCard
+from tests import places
+
+SHORT = {"probe": {"epochs": 2, "batch": 8}, "partial": {"epochs": 2, "batch": 8}, "scratch": {"epochs": 1, "batch": 8}}
+
+
+@pytest.mark.parametrize("strategy", shelf.names("strategies"))
+def test_the_seed_decides(tmp_path: Path, strategy: str) -> None:
+    found = []
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        course = places.course(tmp_path, run=run, seed=seed)
+        trial = places.finish(course, places.plan(course, strategy, **SHORT.get(strategy, {})))
+        found.append(places.weights(course, trial))
+    assert found[0] == found[1] != found[2]
+
+
+def test_trials_that_take_turns_do_not_disturb_each_other(tmp_path: Path) -> None:
+    alone = places.course(tmp_path, run="alone")
+    plans = [places.plan(alone, name, **SHORT[name]) for name in ("partial", "scratch")]
+    wanted = [places.weights(alone, places.finish(alone, plan, i)) for i, plan in enumerate(plans)]
+    both = places.course(tmp_path, run="both")
+    works = [both.trial(i, plan) for i, plan in enumerate(plans)]
+    ended = {}
+    while len(ended) < len(works):
+        for i, work in enumerate(works):
+            event = next(work, None)
+            if type(event).__name__ == "Finished":
+                ended[i] = event.trial  # type: ignore[union-attr]
+    assert [places.weights(both, ended[i]) for i in range(2)] == wanted
+
+
+def test_what_a_clock_chose_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    course = places.course(tmp_path)
+    folder = Folder(tmp_path / "run")
+
+    def machine() -> MachineCard:
+        return survey.machine(course.view, course.data, course.encode, "auto")
+
+    monkeypatch.setattr(hardware, "bf16_gain", lambda: 3.0)
+    first = folder.step("machine", MachineCard, machine, "mark")
+    assert first.dtype == "bfloat16" and first.promise == "tolerance" and "3.00 times" in first.notes[0]
+    monkeypatch.setattr(hardware, "bf16_gain", lambda: 0.05)
+    assert folder.step("machine", MachineCard, machine, "mark") == first
+    slow = machine()
+    assert slow.dtype == "float32" and "0.05 times" in slow.notes[0]
+
+
+def test_a_trunk_in_bfloat16_trains_and_is_scored_as_it_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    from regraft.engine.predict import outputs
+
+    course = places.course(tmp_path)
+    course.machine = dataclasses.replace(course.machine, dtype="bfloat16", promise="tolerance")
+    trial = places.finish(course, places.plan(course, "partial", depth=1, epochs=2))
+    exact = places.course(tmp_path, run="exact")
+    graft = exact.restore(dataclasses.replace(trial, snapshot=str(tmp_path / "run" / trial.snapshot)))
+    made = outputs(graft, exact.table(graft.view, 3, exact.data.test)).numpy()
+    from safetensors.numpy import load_file
+
+    assert (load_file(tmp_path / "run" / trial.predictions)["test"] == made).all()

@@ -1,0 +1,128 @@
+"""The waist on paper: can its records say the plans that are to come, and do they refuse what they should?"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from regraft.kit.store import record
+from regraft.waist import (
+    Budget,
+    Insert,
+    Loss,
+    Optimizer,
+    Phase,
+    Plan,
+    Row,
+    Target,
+    fingerprint,
+    plain,
+)
+
+TOP = 14  # a backbone with 12 blocks between embeddings and a pooler
+
+
+def probe() -> Plan:
+    return Plan("probe", (Phase(100, TOP, (("head/*", 1.0),), patience_epochs=25),))
+
+
+def partial() -> Plan:
+    rates = (("head/*", 1.0), ("layer.11/*", 0.1), ("pooler/*", 0.1))
+    return Plan("partial", (Phase(20, TOP - 2, rates, norm="update", warmup_frac=0.1),), loss=Loss(0.1))
+
+
+def lora_last_4() -> Plan:
+    where = tuple(range(TOP - 5, TOP - 1))
+    insert = Insert("lora", where, size=8, where="query,value", settings=(("alpha", 16), ("dora", False)))
+    return Plan("lora", (Phase(10, TOP - 5, (("head/*", 1.0), ("insert/*", 1.0))),), inserts=(insert,))
+
+
+def gradual_l2sp() -> Plan:
+    phases = (
+        Phase(5, TOP, (("head/*", 1.0),)),
+        Phase(5, TOP - 2, (("head/*", 1.0), ("layer.11/*", 0.1), ("pooler/*", 0.1))),
+        Phase(10, 0, (("head/*", 1.0), ("layer.*/*", 0.01), ("embeddings/*", 0.01), ("pooler/*", 0.1))),
+    )
+    return Plan("gradual", phases, regularise=(("l2sp", 0.01),), optimizer=Optimizer("sgd", 1e-2))
+
+
+def tagging() -> Plan:
+    return Plan("probe", (Phase(10, TOP - 1, (("head/*", 1.0),)),), pooling="tokens")
+
+
+def two_tasks() -> tuple[Plan, Plan]:
+    """One backbone, two heads: plans name no task, so both say how far down they may share a trunk."""
+    return probe(), partial()
+
+
+PLANS = [probe(), partial(), lora_last_4(), gradual_l2sp(), tagging(), *two_tasks()]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda p: p.strategy)
+def test_plan_survives_json(plan: Plan) -> None:
+    again = record(Plan, plain(plan))
+    assert again == plan
+    assert fingerprint(again) == fingerprint(plan)
+
+
+def test_trunk_is_the_lowest_thing_that_changes() -> None:
+    assert probe().trunk == TOP
+    assert partial().trunk == TOP - 2
+    assert lora_last_4().trunk == TOP - 5
+    assert gradual_l2sp().trunk == 0
+    assert dataclasses.replace(probe(), init="random").trunk == 0
+    assert dataclasses.replace(probe(), augment=(("flip", True),)).trunk == 0
+
+
+def test_an_insert_below_the_frontier_lowers_the_trunk() -> None:
+    low = dataclasses.replace(probe(), inserts=(Insert("prompt", (0,), 16),))
+    assert low.trunk == 0
+
+
+def test_two_tasks_share_the_deeper_of_their_trunks() -> None:
+    first, second = two_tasks()
+    assert min(first.trunk, second.trunk) == TOP - 2
+
+
+def test_tags_are_a_target_and_a_row() -> None:
+    target = Target("ner_tags", "tags", ("O", "B-PER", "I-PER"))
+    row = Row("1", ("Ada", "wrote"), ("B-PER", "O"), "", "key")
+    assert set(row.y) <= set(target.labels)
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        probe().batch = 3  # type: ignore[misc]
+
+
+def test_fingerprint_sees_content_only() -> None:
+    assert fingerprint(probe()) == fingerprint(probe())
+    changed = [
+        dataclasses.replace(probe(), batch=33),
+        dataclasses.replace(probe(), optimizer=Optimizer(lr=2e-3)),
+        dataclasses.replace(probe(), phases=(dataclasses.replace(probe().phases[0], epochs=99),)),
+    ]
+    assert len({fingerprint(p) for p in [probe(), *changed]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("30s", Budget(seconds=30)),
+        ("5m", Budget(seconds=300)),
+        ("1h30m", Budget(seconds=5400)),
+        ("12trials", Budget(trials=12)),
+        ("20epochs", Budget(epochs=20)),
+        ("8GB", Budget(bytes=8 * 10**9)),
+        ("0.1kWh", Budget(kwh=0.1)),
+    ],
+)
+def test_budget_is_read(text: str, budget: Budget) -> None:
+    assert Budget.parse(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "1.5trials", "0trials", "ten minutes", "0m"])
+def test_budget_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="not a budget: .*1h30m"):
+        Budget.parse(text)
