@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regraft.backbone.view import Batch, Call, View, find_head
+from regraft.backbone.stages import Batch, Call, find_head
+from regraft.backbone.view import View
 from regraft.waist import InputSpec
 
 CLASSES = 5

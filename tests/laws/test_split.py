@@ -10,7 +10,9 @@ import torch
 from tiny import NETWORKS, Tiny, build
 from torch import Tensor, nn
 
-from regraft.backbone.view import GLUE, Batch, State, View, leaves, tree
+from regraft.backbone.stages import Batch
+from regraft.backbone.state import State, leaves, tree
+from regraft.backbone.view import GLUE, View
 from regraft.waist import InputSpec
 
 OF_IMAGE_EXTRA = ("timm/", "torchvision/")

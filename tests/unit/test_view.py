@@ -10,7 +10,9 @@ import torch
 from tiny import NETWORKS, build
 from torch import Tensor, nn
 
-from regraft.backbone.view import Batch, View, find_head, ghost, laid, leaves, patched, replace, thin, tree
+from regraft.backbone.stages import Batch, find_head
+from regraft.backbone.state import ghost, laid, leaves, thin, tree
+from regraft.backbone.view import View, patched, replace
 from regraft.errors import ModelError
 from regraft.waist import InputSpec
 

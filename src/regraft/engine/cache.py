@@ -19,7 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from regraft.backbone.view import State, View, ghost, leaves, tree
+from regraft.backbone.state import State, ghost, leaves, tree
+from regraft.backbone.view import View
 from regraft.engine import freeze
 from regraft.kit import durable, hardware
 from regraft.waist import MachineCard, Row, fingerprint
@@ -160,7 +161,7 @@ class Store:
         n = len(told["keys"])
         state = State(
             _value(told["value"], tensors, n),
-            {p: _value(v, tensors, 1) for p, v in told["seen"].items()},
+            {p: _value(v, tensors, None) for p, v in told["seen"].items()},
             {name: _value(v, tensors, n) for name, v in told["inputs"].items()},
         )
         for i, key in enumerate(told["keys"]):
@@ -285,7 +286,7 @@ def _spec(value: Any, tensors: dict[str, Tensor] | None) -> Any:
     """A stage's output as JSON: tensors go into `tensors`, or are described alone where that is None."""
     if torch.is_tensor(value):
         if tensors is None:
-            return {"ghost": [str(value.dtype).removeprefix("torch."), list(value.shape[1:]), value.shape[0]]}
+            return {"ghost": [str(value.dtype).removeprefix("torch."), list(value.shape)]}
         tensors[f"t{len(tensors)}"] = value
         return {"tensor": f"t{len(tensors) - 1}"}
     if type(value) in (tuple, list):
@@ -295,13 +296,13 @@ def _spec(value: Any, tensors: dict[str, Tensor] | None) -> Any:
     raise Uncuttable(type(value).__name__)
 
 
-def _value(spec: dict[str, Any], tensors: dict[str, Tensor], n: int) -> Any:
-    """The reverse of `_spec`."""
+def _value(spec: dict[str, Any], tensors: dict[str, Tensor], n: int | None) -> Any:
+    """The reverse of `_spec`; ghosts get `n` rows, or as many as they had."""
     if "tensor" in spec:
         return tensors[spec["tensor"]]
     if "ghost" in spec:
-        dtype, shape, _ = spec["ghost"]
-        return torch.zeros((), dtype=getattr(torch, dtype)).expand(n, *shape)
+        dtype, shape = spec["ghost"]
+        return torch.zeros((), dtype=getattr(torch, dtype)).expand(shape if n is None else [n, *shape[1:]])
     if "plain" in spec:
         return spec["plain"]
     kind, items = next(iter(spec.items()))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regraft.backbone.view import State, View
+from regraft.backbone.state import State
+from regraft.backbone.view import View
 from regraft.engine import freeze
 from regraft.engine.cache import Table
 from regraft.waist import Metric, Score, Task

@@ -191,7 +191,7 @@ def pick(trials: Sequence[Trial], task: Task, data: Data, folder: Path, seed: in
     y = task.encode([row.y for row in data.val]).numpy()
     preds = [task.decode(_outputs(folder / t.predictions, "val"))["pred"] for t in trials]
     values = [sign * metric.fn(pred, y, None) for pred in preds]
-    lead = max(range(len(trials)), key=lambda i: (values[i], -trials[i].cost.seconds))
+    lead = max(range(len(trials)), key=lambda i: (values[i], -trials[i].cost.trainable))
     draw = np.random.default_rng(seed)
     index = [draw.integers(0, len(y), len(y)) for _ in range(RESAMPLES)]
     for i in sorted(range(len(trials)), key=lambda i: trials[i].cost.trainable):
@@ -199,17 +199,20 @@ def pick(trials: Sequence[Trial], task: Task, data: Data, folder: Path, seed: in
         if i != lead and np.percentile(gaps, 2.5) <= 0:
             low, high = np.percentile(gaps, [2.5, 97.5])
             gain = f"{values[lead] - values[i]:+.3f} [{low:+.3f}, {high:+.3f}]"
-            if values[lead] == values[i]:
-                gain = "nothing"
             return i, (
-                f"{trials[i].plan.strategy} trains the fewest weights, and {trials[lead].plan.strategy} gains "
+                f"{trials[i].plan.strategy} trains fewer weights than {trials[lead].plan.strategy}, which gains "
                 f"{gain} {metric.name} over it on {len(y)} validation rows: not significant"
             )
         if i == lead:
             break
     if len(trials) == 1:
         return lead, "the only plan that was run"
-    return lead, f"{trials[lead].plan.strategy} has the best {metric.name} on {len(y)} validation rows"
+    best = f"{trials[lead].plan.strategy} has the best {metric.name} on {len(y)} validation rows"
+    equal = [trials[i].plan.strategy for i in range(len(trials)) if i != lead and values[i] == values[lead]]
+    if equal:
+        best = f"{', '.join(equal)} and {trials[lead].plan.strategy} are equal on {len(y)} validation rows, and "
+        best += f"{trials[lead].plan.strategy} trains the fewest weights"
+    return lead, best
 
 
 def _outputs(path: Path, split: str) -> torch.Tensor:

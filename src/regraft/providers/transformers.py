@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft.backbone.view import View, find_head, replace
+from regraft.backbone.stages import find_head, outline
+from regraft.backbone.view import View, replace
 from regraft.errors import ModelError
 from regraft.kit import durable, hardware, shelf
 from regraft.waist import InputSpec
@@ -57,7 +58,8 @@ def load(query: str) -> View:
             )
     example = {"pixel_values": torch.linspace(-1, 1, 2 * _size(inputs)).reshape(2, *inputs.shape)}
     module.eval()
-    head = find_head(module, module.config.num_labels, lambda: module(**example).logits)
+    bare, batch = outline(module, _features, example)
+    head = find_head(bare, module.config.num_labels, lambda: _features(bare, batch))
     missing = [key for key in info["missing_keys"] if not key.startswith(head)]
     if missing:
         raise ModelError(
