@@ -379,7 +379,7 @@ def as_csv(answers: Iterable[dict[str, Any]]) -> str:
     A text that a spreadsheet would run as a formula gets a quote before it.
     """
     file = io.StringIO()
-    sheet = csv.writer(file, lineterminator="\n")
+    sheet = csv.writer(file)
     sheet.writerow(["id", "label", "confidence", "probabilities"])
     for a in answers:
         probabilities = json.dumps(a["probabilities"], ensure_ascii=False)
@@ -393,7 +393,7 @@ def _cell(text: str) -> str:
 
 def _splits(data: Data) -> bytes:
     file = io.StringIO()
-    sheet = csv.writer(file, lineterminator="\n")
+    sheet = csv.writer(file)
     sheet.writerow(["id", "split", "label", "sha256"])
     for name in ("train", "val", "test"):
         for row in getattr(data, name):

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from regraft import __version__
-from regraft.errors import Interrupted, RegraftError, UsageError
+from regraft.errors import GateError, Interrupted, RegraftError, UsageError
 from regraft.kit import shelf
 
 EVERY_S = 10.0
@@ -27,7 +27,7 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = next((a for a in args if not a.startswith("-")), "")
     misused: Any = typer.BadParameter.__mro__[1]
     try:
@@ -147,9 +147,11 @@ def adapt(
     run = screen.watch(api.steps(options, out, fresh=fresh, resume=resume))
     if as_json:
         told = report.as_object(str(run.folder), run.data, run.trials, run.verdict, str(run.report), "adapt")
-        _print(json.dumps(told, ensure_ascii=False))
+        _print(json.dumps(told))
     else:
         _finale(screen, run)
+    if run.verdict.decision == "refuse":
+        raise typer.Exit(GateError.code)
 
 
 def predict(
@@ -207,7 +209,8 @@ def demo(
     screen.say(f"demo: scikit-learn's handwritten digits, 20 a class for training, as small pictures in {folder}")
     screen.say("demo: the backbone was trained on invented pen strokes and has seen no digit")
     model = str(embedded.folder())
-    adapt(str(folder), model, None, out, seed, fresh=fresh, as_json=as_json)
+    fair = {"scratch.epochs": "60"}  # random weights need longer than the default to show what they can do
+    adapt(str(folder), model, None, out, seed, fresh=fresh, as_json=as_json, knobs=fair)
 
 
 class Screen:
@@ -227,7 +230,7 @@ class Screen:
 
     def event(self, event: Any) -> None:
         """Show one event of a run."""
-        from regraft.waist import Epoch, Finished, PhaseDone, Said, Scored, Step
+        from regraft.waist import Epoch, Filled, Finished, PhaseDone, Said, Scored, Step
 
         if isinstance(event, Said):
             self.say(event.text)
@@ -236,12 +239,12 @@ class Screen:
             self._passing(f"epoch {line.epoch + 1}: loss {line.train_loss:.4f}, validation {line.metric:.3f}")
         elif isinstance(event, Step):
             self._passing(f"step {event.step}/{event.steps}: loss {event.loss:.4f}")
-        elif isinstance(event, PhaseDone):
+        elif isinstance(event, PhaseDone) and event.verified:
             self.say(f"  {event.verified} frozen tensors hashed before and after: unchanged")
         elif isinstance(event, Finished):
             t = event.trial
             self.say(f"  {t.plan.strategy}: validation {t.score('val').value:.3f}, {t.cost.seconds:.1f} s")
-        else:
+        elif isinstance(event, Filled):
             self._passing(f"trunk: {event.done}/{event.rows} examples")
 
     def watch(self, work: Generator[Any, None, Any]) -> Any:
@@ -325,8 +328,13 @@ def _finale(screen: Screen, run: Any) -> None:
     screen.table(head, report.cells_of(run.trials, run.verdict.winner))
     _print("")
     _print(f"{run.verdict.decision}: {report.name(run.winner)} · {run.verdict.rule}")
-    _print(f"against it: {run.verdict.against}")
-    _print(f"bundle  {run.bundle}    report  {run.report}")
+    for finding in run.verdict.findings:
+        _print(f"  {finding.status}  {finding.check}: {finding.evidence}")
+    _print(f"report  {run.report}")
+    if run.verdict.decision == "refuse":
+        _print("no bundle is shipped")
+        return
+    _print(f"bundle  {run.bundle}")
     _print("next")
     for line in report.commands(str(run.folder)):
         _print(f"  {line}")
@@ -402,7 +410,7 @@ def _fail(error: RegraftError, command: str, args: Sequence[str]) -> int:
         traceback.print_exception(error, file=sys.stderr)
     if "--json" in args:
         told = {"code": error.code, "what": error.what, "saw": error.saw, "allowed": error.allowed, "do": error.do}
-        _print(json.dumps({"schema": 1, "command": command, "ok": False, "error": told}, ensure_ascii=False))
+        _print(json.dumps({"schema": 1, "command": command, "ok": False, "error": told}))
     else:
         print(
             "\n".join(

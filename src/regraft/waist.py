@@ -13,7 +13,10 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from math import inf
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from annotated_types import Ge, Interval
 
 if TYPE_CHECKING:
     import numpy
@@ -27,6 +30,9 @@ Init = Literal["pretrained", "random"]
 Pooling = Literal["native", "mean", "tokens"]
 Norm = Literal["keep", "update"]
 Schedule = Literal["constant", "linear", "cosine"]
+Count = Annotated[int, Ge(1)]
+Rate = Annotated[float, Interval(gt=0, lt=inf)]
+Share = Annotated[float, Interval(ge=0, lt=1)]
 Status = Literal["pass", "warn", "fail", "skip"]
 Decision = Literal["ship", "warn", "refuse", "fall back"]
 

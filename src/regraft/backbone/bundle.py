@@ -29,7 +29,7 @@ def read(folder: Path) -> Bundle:
         schema = int(told["schema"])
         if schema <= SCHEMA:
             bundle = record(Bundle, told)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ModelError(
             "this bundle cannot be read", saw=f"{folder / NAME}: {type(error).__name__}", do="pack it again"
         ) from error

@@ -1,8 +1,8 @@
 """Find the stages and the head of a network by tracing it: no names are known beforehand.
 
 Stages are the longest row of same-class siblings that holds most of the weights, and the modules with weights before
-and after it. A candidate whose output is not all that later ones see is no cut and is merged with the next: the autograd
-graph of one pass tells.
+and after it. A candidate whose output is not all that later ones see is no cut and is merged with the next: the
+autograd graph of one pass tells.
 """
 
 from __future__ import annotations

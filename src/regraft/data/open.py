@@ -58,7 +58,7 @@ def card(data: Data) -> DataCard:
 def sentence(card: DataCard) -> str:
     """What the data is, in a line: the first thing that a run prints."""
     noun = shelf.find("modalities", card.modality).NOUN
-    pairs = [f"{label} {count}" for label, count in zip(card.target.labels, card.target.counts, strict=True)]
+    pairs = [f"{label}: {count}" for label, count in zip(card.target.labels, card.target.counts, strict=True)]
     some = ", ".join(pairs[:6]) + (" …" if len(pairs) > 6 else "")
     rows = ", ".join(f"{count} {name}" for name, count in card.rows)
     total = sum(count for _, count in card.rows)

@@ -56,7 +56,16 @@ def class_folders(root: Path, sniff: Callable[[Path], bool]) -> Found:
 
 def files(root: Path) -> Iterator[Path]:
     """The files below `root` in sorted order: none that is hidden or a system's litter, no links followed out."""
-    for folder, names, found in os.walk(root):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            "a folder may not be read",
+            saw=f"{error.filename}: {error.strerror}",
+            allowed="folders you may read",
+            do="change its permissions, or move it away",
+        ) from error
+
+    for folder, names, found in os.walk(root, onerror=refuse):
         names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX")
         for name in sorted(found):
             path = Path(folder, name)

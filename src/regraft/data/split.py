@@ -29,7 +29,7 @@ def cut(rows: Sequence[Row], share: float, seed: int, salt: str) -> tuple[list[R
         units[row.group or row.key].append(row)
     by_class: dict[str, list[str]] = defaultdict(list)
     for unit, members in units.items():
-        by_class[str(members[0].y)].append(unit)
+        by_class[min(str(row.y) for row in members)].append(unit)
     lonely = sorted(label for label, members in by_class.items() if len(members) < 2)
     if lonely:
         raise DataError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +51,20 @@ def write_report(
         "",
         *_curves(trials),
         "",
+        *(_use(run) if verdict.decision != "refuse" else ["Nothing is shipped: the checks above say why.", ""]),
+        "## Repeat it",
+        "",
+        f"`regraft adapt --resume {run}` reads this run; `--fresh` in the command that made it runs it anew. "
+        "Seed, splits, plans and every choice that a clock made lie in options.json, splits.csv, plans.json and "
+        "machine.json.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _use(run: str) -> list[str]:
+    """How to use the bundle, with regraft and without it."""
+    return [
         "## Use it",
         "",
         "```",
@@ -59,17 +75,10 @@ def write_report(
         "",
         "```python",
         "from transformers import pipeline",
-        f'pipeline("image-classification", model="{run}/bundle")("picture.jpg")',
+        f'pipeline("image-classification", model={json.dumps(run + "/bundle")})("picture.jpg")',
         "```",
         "",
-        "## Repeat it",
-        "",
-        f"`regraft adapt --resume {run}` reads this run; `--fresh` in the command that made it runs it anew. "
-        "Seed, splits, plans and every choice that a clock made lie in options.json, splits.csv, plans.json and "
-        "machine.json.",
-        "",
     ]
-    return "\n".join(lines)
 
 
 def table(trials: Sequence[Trial], winner: int) -> list[str]:
@@ -107,6 +116,7 @@ def told(score: Score) -> str:
 
 def commands(run: str) -> list[str]:
     """What to do next, as commands."""
+    run = shlex.quote(run)
     return [f"regraft predict {run} picture.jpg more_pictures/", f"regraft predict {run} pictures/ --out labels.csv"]
 
 
@@ -118,7 +128,7 @@ def model_card(trial: Trial, data: Data, base: str) -> str:
         "---",
         "library_name: transformers",
         "pipeline_tag: image-classification",
-        f"base_model: {base}",
+        f"base_model: {json.dumps(base)}",
         "tags: [regraft, transfer-learning]",
         "---",
         "",
@@ -151,7 +161,7 @@ def as_object(
         "trials": plain(list(trials)),
         "verdict": plain(verdict),
         "report": report,
-        "next": commands(run),
+        "next": [] if verdict.decision == "refuse" else commands(run),
     }
 
 

@@ -22,7 +22,8 @@ from regraft.errors import RegraftError, ResourceError, UsageError
 
 PART = ".part-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_DENIED |= {errno.ENAMETOOLONG}
 
 
 def _nothing(op: str, path: Path) -> None:

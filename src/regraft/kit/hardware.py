@@ -35,7 +35,7 @@ def threads() -> int:
     """Threads to compute with: REGRAFT_THREADS, OMP_NUM_THREADS, or processors allowed by affinity and quota."""
     for name in ("REGRAFT_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(name, "")
-        if value.isdigit() and int(value) > 0:
+        if value.isascii() and value.isdigit() and int(value) > 0:
             return int(value)
     allowed = len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1
     return max(1, min(allowed, _quota()))

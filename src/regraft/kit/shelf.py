@@ -30,16 +30,35 @@ def find(shelf: str, name: str) -> ModuleType:
         return importlib.import_module(f"regraft.{shelf}.{name}")
     if "." not in name:
         raise unknown(SINGULAR.get(shelf, shelf), name, names(shelf))
+    kind = SINGULAR.get(shelf, shelf)
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
+        found = importlib.import_module(name)
+    except Exception as error:  # a module of someone else's raises whatever it likes
         raise UsageError(
-            f"the {SINGULAR.get(shelf, shelf)} module does not import",
+            f"the {kind} module does not import",
             saw=f"{name}: {error}",
             allowed="an importable module path, or " + ", ".join(names(shelf)),
             do="install its package in this environment",
         ) from error
+    if missing := [part for part in PARTS.get(shelf, ()) if part not in vars(found)]:
+        raise UsageError(
+            f"this module is no {kind}",
+            saw=f"{name} without {', '.join(missing)}",
+            allowed=f"a module with {', '.join(PARTS[shelf])}",
+            do=f"choose one of {', '.join(names(shelf))}, or complete the module",
+        )
+    return found
 
+
+PARTS = {
+    "strategies": ("Knobs", "propose"),
+    "tasks": ("fits", "make"),
+    "modalities": ("sniff", "encoder"),
+    "providers": ("find", "load"),
+    "checks": ("NEEDS", "check"),
+    "metrics": ("METRICS",),
+}
+"""What an item of each shelf defines."""
 
 SINGULAR = {"strategies": "strategy", "modalities": "modality", "tasks": "task", "providers": "provider"}
 SINGULAR |= {"checks": "check", "metrics": "metric", "inserts": "insert"}

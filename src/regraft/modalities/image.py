@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 NOUN = "pictures"
 MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -24,6 +27,8 @@ def sniff(cell: Any) -> bool:
     """Whether a cell is a picture: a file by its first bytes, never by its name; a PIL picture; an H×W×3 array."""
     if isinstance(cell, (str, Path)):
         try:
+            if not Path(cell).is_file():
+                return False  # a pipe would be waited for
             with Path(cell).open("rb") as file:
                 head = file.read(12)
         except OSError:
@@ -62,23 +67,24 @@ def picture(cell: Any) -> Image:
 
     Raises: DataError: unreadable, cut short, or above 50 megapixels; the file is named.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     named = str(cell) if isinstance(cell, (str, Path)) else f"a {type(cell).__name__}"
     try:
-        opened = _opened(cell)
-        if opened.width * opened.height > MAX_PIXELS:
-            raise DataError(
-                "a picture is too large to decode safely",
-                saw=f"{named}: {opened.width} × {opened.height} pixels",
-                allowed=f"{MAX_PIXELS // 10**6} megapixels",
-                do="shrink or remove it",
-            )
-        if opened.mode in ("I;16", "I;16B", "I;16L", "I"):
-            opened = Image.fromarray((_array(opened).clip(0, 65535) // 257).astype("uint8"))
-        upright = ImageOps.exif_transpose(opened)
-        return upright.convert("RGB")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is tighter
+            opened = _opened(cell)
+            if opened is not cell:
+                stack.enter_context(opened)
+            if opened.width * opened.height > MAX_PIXELS:
+                raise _too_large(f"{named}: {opened.width} × {opened.height} pixels")
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
+                upright = Image.fromarray((_array(upright).clip(0, 65535) // 257).astype("uint8"))
+            return upright.convert("RGB")
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever a broken file leads them to
         raise DataError(
             "a picture cannot be read",
             saw=f"{named}: {error}",
@@ -96,6 +102,8 @@ def fit(image: Image, spec: InputSpec) -> numpy.ndarray:
     if shorter:
         w, h = image.size
         size = (shorter, int(shorter * h / w)) if w <= h else (int(shorter * w / h), shorter)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise _too_large(f"{w} × {h} pixels, {size[0]} × {size[1]} when its shorter side is {shorter}")
         image = image.resize(size, resample)
     elif height := int(spec.setting("height", 0)):
         image = image.resize((int(spec.setting("width", height)), height), resample)
@@ -109,11 +117,18 @@ def fit(image: Image, spec: InputSpec) -> numpy.ndarray:
 def _opened(cell: Any) -> Image:
     from PIL import Image
 
-    if isinstance(cell, (str, Path)):
-        return Image.open(cell)
-    if isinstance(cell, bytes):
-        return Image.open(io.BytesIO(cell))
+    if isinstance(cell, (str, Path, bytes)):
+        return Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else cell, formats=FORMATS)
     return cell if isinstance(cell, Image.Image) else Image.fromarray(cell)
+
+
+def _too_large(saw: str) -> DataError:
+    return DataError(
+        "a picture is too large to decode safely",
+        saw=saw,
+        allowed=f"{MAX_PIXELS // 10**6} megapixels",
+        do="shrink or remove it",
+    )
 
 
 def _array(image: Image) -> numpy.ndarray:

@@ -221,10 +221,9 @@ def _outputs(path: Path, split: str) -> torch.Tensor:
 
 def _finished(place: Path) -> Trial | None:
     try:
-        held = json.loads((place / "trial.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return record(Trial, held["record"])
+        return record(Trial, json.loads((place / "trial.json").read_bytes())["record"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # missing or damaged: the trial is run again
 
 
 def _told(k: int, rows: int, missing: int, size: int) -> str:

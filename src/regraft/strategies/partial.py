@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regraft.errors import UsageError
-from regraft.waist import Facts, Loss, Norm, Optimizer, Phase, Plan
+from regraft.waist import Count, Facts, Loss, Norm, Optimizer, Phase, Plan, Rate, Share
 
 FEW_ROWS = 5000
 FEW_IN_BATCH = 16
@@ -20,12 +20,12 @@ class Knobs:
     """
 
     depth: int = 2
-    lr: float = 1e-3
-    ratio: float = 0.1
-    epochs: int = 20
-    batch: int = 32
-    warmup: float = 0.1
-    smoothing: float = 0.0
+    lr: Rate = 1e-3
+    ratio: Rate = 0.1
+    epochs: Count = 20
+    batch: Count = 32
+    warmup: Share = 0.1
+    smoothing: Share = 0.0
     norm: Literal["auto", "keep", "update"] = "auto"
 
 

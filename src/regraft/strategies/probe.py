@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regraft.waist import Facts, Optimizer, Phase, Plan
+from regraft.waist import Count, Facts, Optimizer, Phase, Plan, Rate
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
     """lr: learning rate of the head. epochs: passes over the training rows at most. batch: rows in a step."""
 
-    lr: float = 1e-3
-    epochs: int = 100
-    batch: int = 32
+    lr: Rate = 1e-3
+    epochs: Count = 100
+    batch: Count = 32
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:

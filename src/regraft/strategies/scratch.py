@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regraft.waist import Facts, Optimizer, Phase, Plan
+from regraft.waist import Count, Facts, Optimizer, Phase, Plan, Rate, Share
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
     """lr: learning rate of all weights. epochs: passes over the training rows at most. batch: rows in a step."""
 
-    lr: float = 2e-3
-    epochs: int = 30
-    batch: int = 32
-    warmup: float = 0.1
+    lr: Rate = 2e-3
+    epochs: Count = 30
+    batch: Count = 32
+    warmup: Share = 0.1
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:

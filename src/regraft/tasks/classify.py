@@ -27,9 +27,9 @@ def make(target: Target) -> Task:
         """A linear layer that starts at zero: every class equally likely, no random numbers drawn."""
         from torch import nn
 
-        layer = nn.Linear(dim, len(index))
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+        layer: nn.Module = nn.utils.skip_init(nn.Linear, dim, len(index))
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
         return layer
 
     def encode(ys: Sequence[Any]) -> Tensor:

@@ -1,0 +1,183 @@
+"""Reports: complete, marked, and harmless whatever the data's names are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as some
+
+from regraft.deliver import report
+from regraft.waist import (
+    BackboneCard,
+    Cost,
+    Data,
+    DataCard,
+    Epoch,
+    Finding,
+    InputSpec,
+    MachineCard,
+    Phase,
+    Plan,
+    Score,
+    Stage,
+    Target,
+    Trial,
+    Verdict,
+)
+
+EVIL = "<script>|[x](y)\n\n# head `code` *bold* \x1b[31m"
+SCORES = (Score("accuracy", "val", 0.75, 0.5, 0.875, 40), Score("accuracy", "test", 0.8, 0.7, 0.9, 50))
+CURVE = (Epoch(0, 0, 1.0, 0.9, 0.5), Epoch(0, 1, 0.5, 0.6, 0.75))
+BODY = BackboneCard(
+    "net", "transformers", "f", (Stage("s", "s", 2_500_000, 10**9, 4),), 16, InputSpec("image", (3, 8, 8)), 0, 0
+)
+MACHINE = MachineCard("cpu", 2, 10**9, "cpu", "float32", "exact", 8)
+
+
+def trial(strategy: str = "probe", **changes: object) -> Trial:
+    plan = Plan(strategy, (Phase(2, 1, (("head/*", 1.0),)),))
+    made = Trial(plan, 0, SCORES, CURVE, Cost(1.25, 12345, peak_bytes=3_000_000), "p", "w")
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def card(*labels: str, name: str = "dots") -> DataCard:
+    target = Target("label", "class", labels or ("blue", "red"), (5,) * len(labels or "ab"))
+    return DataCard(name, "image", "f", target, (("train", 10), ("val", 4), ("test", 5)), ())
+
+
+def verdict(**changes: object) -> Verdict:
+    finding = Finding("chance", "pass", 0.8, (0.7, 0.9), 0.5, "far above a guess", "")
+    return dataclasses.replace(Verdict("ship", 0, "the only plan", "nothing", (), (finding,)), **changes)  # type: ignore[arg-type]
+
+
+def written(data: DataCard, **changes: object) -> str:
+    return report.write_report("runs/r", data, BODY, MACHINE, [trial(), trial("partial")], verdict(**changes))
+
+
+def columns(line: str) -> int:
+    """Cells of a Markdown table's line: bars that no backslash takes away."""
+    return len(re.findall(r"(?<!\\)\|", line)) - 1
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_the_answer_comes_first() -> None:
+    lines = written(card()).splitlines()
+    assert lines[0] == "# dots on net"
+    assert lines[2] == "**Ship: `probe`**, 0.800 [0.700, 0.900] accuracy on the test split."
+
+
+def test_what_it_rests_on_is_told() -> None:
+    text = written(card(), rule="because", against="a doubt")
+    for part in (
+        "Why: because.",
+        "Against it: a doubt.",
+        "dots: 19 pictures in 2 classes",
+        "2.50 M parameters",
+        "bit for bit",
+    ):
+        assert part in text, part
+    assert "| chance | pass | far above a guess |  |" in text
+    assert "| probe | 2 | 1.000 → 0.500 | 0.900 → 0.600 | 0.750 |" in text
+
+
+def test_every_table_has_whole_lines() -> None:
+    text = written(card("a|b", EVIL), against=EVIL, findings=(Finding("c", "fail", 0, (0, 0), 0, EVIL, EVIL),))
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        assert len({columns(line) for line in table.splitlines()}) == 1, table
+
+
+def test_names_from_data_are_harmless() -> None:
+    data = dataclasses.replace(card(EVIL, "red", name=EVIL), notes=(EVIL,))
+    text = written(data, rule=EVIL, against=EVIL)
+    assert "\n# head" not in text and "\n## head" not in text
+    assert not re.search(r"(?<!\\)<", text) and not re.search(r"(?<!\\)\[x", text)
+    assert text.splitlines()[0].startswith("# \\<script\\>")
+
+
+@given(some.text(some.sampled_from("ab<>|[]()`*_#\\\r\n{}! &"), max_size=20))
+def test_every_text_keeps_its_line_and_its_cell(text: str) -> None:
+    made = report._text(text)
+    assert "\n" not in made and "\r" not in made
+    assert re.sub(r"\\(.)", r"\1", made) == text.replace("\n", " ").replace("\r", " ")
+    assert not re.search(r"(?<!\\)(?:\\\\)*[|<>`*_\[\]#{}]", made)
+
+
+# ---------------------------------------------------------------- trials as cells
+
+
+def test_the_winner_is_marked() -> None:
+    cells = report.cells_of([trial(), trial("partial")], 1)
+    assert [row[0] for row in cells] == ["", "→"]
+    assert cells[0][1:] == [
+        "probe",
+        "0.750 [0.500, 0.875] accuracy",
+        "0.800 [0.700, 0.900] accuracy",
+        "12,345",
+        "1.2",
+        "3 MB",
+    ]
+
+
+def test_a_depth_is_part_of_the_name() -> None:
+    plan = dataclasses.replace(trial("partial").plan, knobs=(("depth", 2), ("lr", 0.1)))
+    assert report.name(trial(plan=plan)) == "partial depth 2" and report.name(trial()) == "probe"
+
+
+def test_a_trial_without_a_curve_has_no_line_in_it() -> None:
+    assert len(report._curves([trial(curve=())])) == 2
+
+
+def test_the_object_for_scripts_is_json() -> None:
+    made = report.as_object("runs/r", card(), [trial()], verdict(), "runs/r/report.md", "adapt")
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert (made["ok"], made["run"], made["verdict"]["decision"]) == (True, "runs/r", "ship")
+
+
+@pytest.mark.parametrize("run", ["runs/r", "my runs/r", "it's/r", "$HOME/r"])
+def test_commands_can_be_pasted(run: str) -> None:
+    for command in report.commands(run):
+        assert shlex.split(command)[:3] == ["regraft", "predict", run]
+
+
+# ---------------------------------------------------------------- the model card
+
+
+def data(*labels: str, name: str = "dots") -> Data:
+    return Data(name, "image", Target("label", "class", labels, (1,) * len(labels)), (), (), (), "f")
+
+
+def front(text: str) -> dict[str, object]:
+    """The YAML between the first two rules of a model card."""
+    assert text.startswith("---\n")
+    found: dict[str, object] = yaml.safe_load(text.split("---\n")[1])
+    return found
+
+
+def test_the_card_has_front_matter_and_every_score() -> None:
+    text = report.model_card(trial(), data("blue", "red"), "net")
+    assert front(text)["base_model"] == "net" and front(text)["pipeline_tag"] == "image-classification"
+    assert "Tells 2 classes apart: blue, red." in text
+    assert "| val | accuracy | 0.7500 | 0.5000 – 0.8750 | 40 |" in text
+    assert "| test | accuracy | 0.8000 | 0.7000 – 0.9000 | 50 |" in text
+
+
+@pytest.mark.parametrize("base", ["a: b", "no", "1.0", "x # y", "- x", "a\nlicense: mit", "[x", "'", "---"])
+def test_any_name_of_a_base_is_one_value_of_the_front_matter(base: str) -> None:
+    found = front(report.model_card(trial(), data("a", "b"), base))
+    assert set(found) == {"library_name", "pipeline_tag", "base_model", "tags"} and found["base_model"] == base
+
+
+def test_evil_labels_stay_text_in_the_card() -> None:
+    text = report.model_card(trial(), data(EVIL, "b", name=EVIL), "net")
+    assert not re.search(r"(?<!\\)<", text) and "\n# head" not in text
+    assert front(text)["base_model"] == "net"
