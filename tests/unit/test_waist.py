@@ -124,5 +124,5 @@ def test_budget_is_read(text: str, budget: Budget) -> None:
 
 @pytest.mark.parametrize("text", ["", "5", "m", "1.5trials", "0trials", "ten minutes", "0m"])
 def test_budget_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="not a budget: .*1h30m"):
+    with pytest.raises(ValueError, match=r"not a budget: .*1h30m"):
         Budget.parse(text)
