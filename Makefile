@@ -42,10 +42,10 @@ $(LIGHT)/.ready: pyproject.toml constraints/core.txt | python
 test check nightly: export OMP_NUM_THREADS := 1
 
 test: $(DEV)/.ready lint types
-	$(DEV)/bin/pytest -n $(WORKERS) -m "not slow" tests
+	$(DEV)/bin/pytest -n $(WORKERS) --dist loadfile -m "not slow" tests
 
 check: $(DEV)/.ready lint types
-	$(DEV)/bin/pytest -n $(WORKERS) -m "not slow" tests/house tests/unit tests/laws
+	$(DEV)/bin/pytest -n $(WORKERS) --dist loadfile -m "not slow" tests/house tests/unit tests/laws
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff format --check .

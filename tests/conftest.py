@@ -86,6 +86,10 @@ def is_loopback(host: object) -> bool:
 GUARD = _Guard()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regold", action="store_true", help="rewrite the numbers of tests/golden")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(ENVIRONMENT)
     # Fixtures that outlive a test, and tests that never ask, stay out of the user's caches as well.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,7 +91,7 @@ class Model:
                 "there is no bundle here",
                 saw=str(folder),
                 allowed="a bundle's folder, or a run that shipped one",
-                do="finish the run with regraft adapt --resume RUN",
+                do="finish the run with regraft adapt --resume RUN; if its result was refused, report.md says why",
             )
         told = bundles.read(folder)
         view = shelf.find("providers", "bundle").load(str(folder))
@@ -265,6 +265,8 @@ def _work(
     hardware.settle(machine.threads)
     for note in machine.notes:
         yield Said(note)
+    if machine.processor != hardware.processor():
+        yield Said(f"this run began on {machine.processor}: from here on its last bits may differ")
     facts = Facts(card, body, machine)
     plans = folder.step("plans", list[Plan], lambda: propose(facts, options.strategies, options.knobs), facts, options)
     course = Course(view, data, task, encode, machine, folder, options.seed, options.cache)
@@ -362,15 +364,23 @@ def expand(cells: Any, modality: ModuleType) -> list[tuple[str, Any]]:
     for i, cell in enumerate(many):
         if not isinstance(cell, (str, Path)):
             found.append((str(i), cell))
-        elif Path(cell).is_dir():
+        elif _is(Path.is_dir, cell):
             found += [(str(p), p) for p in files(Path(cell)) if modality.sniff(p)]
-        elif Path(cell).is_file():
+        elif _is(Path.is_file, cell):
             found.append((str(cell), Path(cell)))
         else:
             raise UsageError("there is no such file or folder", saw=str(cell), do="check the path")
     if not found:
         raise UsageError(f"there are no {modality.NOUN} to predict", saw=", ".join(map(str, many)) or "nothing")
     return found
+
+
+def _is(kind: Callable[[Path], bool], cell: str | Path) -> bool:
+    """Whether a path is of a kind; a name that no file can have is of none."""
+    try:
+        return kind(Path(cell))
+    except (OSError, ValueError):
+        return False
 
 
 def as_csv(answers: Iterable[dict[str, Any]]) -> str:

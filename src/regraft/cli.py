@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import signal
 import sys
 import time
@@ -15,10 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from regraft import __version__
-from regraft.errors import GateError, Interrupted, RegraftError, UsageError
+from regraft.errors import GateError, Interrupted, RegraftError, ResourceError, UsageError
 from regraft.kit import shelf
 
-EVERY_S = 10.0
+EVERY_S, BLINK_S = 10.0, 0.1
 TABLE_ROWS = 40
 KNOB = "__"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
@@ -39,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _fail(UsageError(error.format_message(), do=shown), command, args)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail(Interrupted("stopped"), command, args)
+    except MemoryError:
+        code = _fail(
+            ResourceError("memory ran out", do="give it more memory, or a smaller model or batch"), command, args
+        )
     except BrokenPipeError:
         code = 0
     except Exception as error:  # a bug of ours, told like every other error
@@ -116,10 +121,10 @@ def adapt(
     from regraft.waist import Options
 
     if resume is not None:
-        if data or model or strategy or knobs:
+        if data or model or strategy or knobs or seed or precision != "fp32" or not cache or fresh:
             raise UsageError(
                 "--resume takes its request from the run",
-                saw="DATA, --model, --strategy or a knob beside it",
+                saw="DATA, --model, --strategy, a knob or another setting beside it",
                 allowed="--resume RUN alone",
                 do=f"regraft adapt --resume {resume}",
             )
@@ -297,10 +302,13 @@ class Screen:
 
     def _passing(self, text: str) -> None:
         if self.live:
-            self._wipe()
-            sys.stderr.write(text[:100])
-            sys.stderr.flush()
-            self._shown = len(text[:100])
+            if time.monotonic() - self._last >= BLINK_S:
+                self._last = time.monotonic()
+                self._wipe()
+                line = clean(text)[: shutil.get_terminal_size().columns - 1]
+                sys.stderr.write(line)
+                sys.stderr.flush()
+                self._shown = len(line)
         elif not self.quiet and time.monotonic() - self._last >= EVERY_S:
             self._last = time.monotonic()
             print("  " + text, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(place: Path) -> pytest.MonkeyPatch:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("REGRAFT_CACHE", str(place / "cache"))
-    patch.setenv("REGRAFT_THREADS", "2")
-    return patch
+def cache(place: Path) -> Iterator[None]:
+    """One cache and two threads for the tests of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGRAFT_CACHE", str(place / "cache"))
+        patch.setenv("REGRAFT_THREADS", "2")
+        yield
 
 
 def run(shared: Path, place: Path, strategy: str, knobs: tuple[tuple[str, str], ...] = ()) -> api.Run:
@@ -35,9 +37,7 @@ def run(shared: Path, place: Path, strategy: str, knobs: tuple[tuple[str, str], 
     return api.finish(api.steps(options, place / "runs"))
 
 
-def test_the_probe_is_as_good_as_sklearn_on_the_same_features(
-    shared: Path, place: Path, cache: pytest.MonkeyPatch
-) -> None:
+def test_the_probe_is_as_good_as_sklearn_on_the_same_features(shared: Path, place: Path, cache: None) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -63,7 +63,7 @@ def test_the_probe_is_as_good_as_sklearn_on_the_same_features(
     assert done.verdict.decision == "ship"
 
 
-def test_partial_is_no_worse_than_the_probe(shared: Path, place: Path, cache: pytest.MonkeyPatch) -> None:
+def test_partial_is_no_worse_than_the_probe(shared: Path, place: Path, cache: None) -> None:
     probe = run(shared, place, "probe").winner
     partial_run = run(shared, place, "partial", (("partial.depth", "2"),))
     partial = partial_run.winner
@@ -92,9 +92,7 @@ print(json.dumps([classify(path, top_k=1)[0]["label"] for path in json.load(sys.
     assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 0
 
 
-def test_one_batch_in_train_mode_would_spoil_the_statistics(
-    shared: Path, place: Path, cache: pytest.MonkeyPatch
-) -> None:
+def test_one_batch_in_train_mode_would_spoil_the_statistics(shared: Path, place: Path, cache: None) -> None:
     """The trap of the MobileNets' momentum, and that updating statistics here does not fall into it."""
     done = run(shared, place, "partial", (("partial.epochs", "1"), ("partial.norm", "update")))
     assert any("momentum 0.997" in note and "0.003" in note for note in done.winner.notes)
@@ -106,7 +104,7 @@ def test_one_batch_in_train_mode_would_spoil_the_statistics(
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_on_real_pictures(shared: Path, place: Path, cache: pytest.MonkeyPatch) -> None:
+def test_killed_at_ten_random_moments_on_real_pictures(shared: Path, place: Path, cache: None) -> None:
     from tests.journeys.test_adapt import kill_at_random, regraft, told
 
     args = ["adapt", shared / DATA, "--model", shared / MODEL, "--strategy", "partial", "--partial.depth", "2"]

@@ -145,6 +145,28 @@ def test_an_unlawful_network_is_used_without_the_cache(tmp_path: Path, monkeypat
     assert not list(hardware.cache_folder().rglob("*.block"))
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from regraft.kit import durable
+
+    course = places.course(tmp_path)
+    chosen = places.plan(course, "probe", epochs=2)
+    wanted = places.weights(course, places.finish(course, chosen))
+    full = places.course(tmp_path, run="full")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+
+    def refuse(op: str, path: Path) -> None:
+        if op == "write" and path.name.endswith(".block"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(durable, "before", refuse)
+    said = [event.text for event in full.trial(0, chosen) if type(event).__name__ == "Said"]
+    assert any("going on without the cache" in text and "No space left" in text for text in said)
+    assert places.weights(full, places.finish(full, chosen)) == wanted
+    assert not list((tmp_path / "elsewhere").rglob("*.block"))
+
+
 def test_store_is_empty_where_nothing_was_kept(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
     assert "key" not in store and store.bytes == 0

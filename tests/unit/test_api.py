@@ -228,6 +228,12 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
         api.expand(tmp_path / "none.png", IMAGE)
 
 
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(UsageError, match="no such file or folder"):
+            api.expand(name, IMAGE)
+
+
 def test_nothing_to_predict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"there are no pictures to predict · saw: {tmp_path}"):
         api.expand(str(tmp_path), IMAGE)

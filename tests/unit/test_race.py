@@ -76,7 +76,7 @@ def test_of_equal_plans_the_cheapest_wins(tmp_path: Path) -> None:
     name, rule = chosen(tmp_path, *trials)
     assert (name, rule) == (
         "probe",
-        "partial and probe are equal on 200 validation rows, and probe trains the fewest weights",
+        "partial and probe are equal on 200 validation rows, and probe trains the fewest weights of these",
     )
 
 

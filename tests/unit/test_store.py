@@ -61,6 +61,12 @@ def test_a_missing_step_names_the_command_that_goes_on(tmp_path: Path) -> None:
     assert not Folder(tmp_path).has("verdict")
 
 
+def test_a_record_of_another_shape_is_refused_where_it_must_be_there(tmp_path: Path) -> None:
+    durable.write_json(tmp_path / "budget.json", {"inputs": "", "record": {"years": 3, "seconds": "many"}})
+    with pytest.raises(UsageError, match=r"budget\.json"):
+        Folder(tmp_path).load("budget", Budget)
+
+
 def test_events_are_lines_of_json(tmp_path: Path) -> None:
     for text in ("größe\n", "two"):
         Folder(tmp_path).log("Said", Said(text))

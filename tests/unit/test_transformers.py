@@ -169,6 +169,7 @@ def test_a_folder_that_cannot_be_a_backbone_is_refused(
         provider.load(str(folder))
 
 
+CLIP = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}}
 PREPARATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "flipped channels": (
         {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 16}, "do_center_crop": True}
@@ -184,6 +185,14 @@ PREPARATIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"image_processor_type": "DetrImageProcessor", "size": {"shortest_edge": 16, "longest_edge": 20}},
         "not understood|could not open",
     ),
+    "a crop without sides": (CLIP | {"do_center_crop": True, "crop_size": {"shortest_edge": 16}}, "not understood"),
+    "no crop size": (CLIP | {"do_center_crop": True, "crop_size": None}, "not understood"),
+    "no mean": ({"image_mean": None}, "not understood"),
+    "one mean": ({"image_mean": [0.5]}, "not understood"),
+    "no spread": ({"image_std": [0, 0, 0]}, "not understood"),
+    "no resampling": ({"resample": None}, "not understood"),
+    "a size in words": ({"size": {"height": "tall", "width": 16}}, "not understood"),
+    "more than fits in memory": ({"size": {"height": 10**9, "width": 10**9}}, "not understood"),
     "no such class": ({"image_processor_type": "NoImageProcessor"}, "could not open this model"),
     "code of its own": (
         {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}},

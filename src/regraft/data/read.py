@@ -69,8 +69,13 @@ def files(root: Path) -> Iterator[Path]:
         names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX")
         for name in sorted(found):
             path = Path(folder, name)
-            if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini"):
+            if not _litter(name):
                 yield path
+
+
+def _litter(name: str) -> bool:
+    """Whether a file's name says that a system left it: hidden, or a cache of thumbnails."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def _folders(root: Path) -> list[Path]:
@@ -83,7 +88,11 @@ def _read_split(
     paths = [(label, path) for label in _folders(place) for path in files(label)]
     with ThreadPoolExecutor(4) as pool:
         keys = list(pool.map(lambda item: _key(item[1], sniff), paths))
-    rows, left_out = [], []
+    loose = [p for p in sorted(place.iterdir()) if p.is_file() and not _litter(p.name)]
+    rows: list[tuple[str, Path, str, str]] = []
+    left_out = [p.relative_to(root).as_posix() for p in loose]
+    empty = set(_folders(place)) - {label for label, _ in paths}
+    left_out += [f"{label.relative_to(root).as_posix()}/ (nothing in it)" for label in sorted(empty)]
     for (label, path), key in zip(paths, keys, strict=True):
         name = path.relative_to(root).as_posix()
         if key:

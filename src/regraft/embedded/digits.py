@@ -30,6 +30,5 @@ def write_digits(parent: Path, seed: int) -> Path:
                 Image.fromarray(grey).save(file, "PNG")
                 split = "train" if j < TRAIN_PER_CLASS else "test"
                 path = part / split / str(digit) / f"{i:04d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                durable.write(path, file.getvalue())
+                durable.fill(path, file.getvalue())
     return place

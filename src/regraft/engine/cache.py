@@ -171,7 +171,14 @@ class Store:
 
 def open_store(view: View, frontier: int, machine: MachineCard) -> Store:
     """The store of everything below `frontier` of this view on this machine; the least used ones make room."""
-    root = hardware.cache_folder() / "trunk"
+    folder = place(view, frontier, machine)
+    durable.private(folder.parent)
+    trim(folder.parent, LIMIT_BYTES, folder)
+    return Store(folder)
+
+
+def place(view: View, frontier: int, machine: MachineCard) -> Path:
+    """The folder that holds the states at `frontier`: another one whenever their bits could differ."""
     below: dict[str, Tensor] = {f"p/{name}": p for name, stage, p in view.named() if stage < frontier}
     below |= {f"b/{name}": b for name, stage, b in view.buffers() if stage < frontier}
     key = fingerprint(
@@ -187,8 +194,7 @@ def open_store(view: View, frontier: int, machine: MachineCard) -> Store:
         machine.processor,
         machine.versions,
     )
-    trim(root, LIMIT_BYTES, root / key[:32])
-    return Store(root / key[:32])
+    return hardware.cache_folder() / "trunk" / key[:32]
 
 
 def trim(root: Path, limit_bytes: int, keep: Path) -> None:

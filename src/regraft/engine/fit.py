@@ -40,7 +40,9 @@ def fit(plan: Plan, graft: Graft, task: Task, tables: Tables, keeper: Keeper, se
     for number, phase in enumerate(plan.phases):
         if number >= progress.phase:
             for text in freeze.calm(graft.view, phase, plan):
-                yield Said(text)
+                if text not in progress.notes:
+                    progress.notes.append(text)
+                    yield Said(text)
             yield from _Phase(plan, number, graft, task, tables(phase.frontier), keeper, seed).run(progress, saved)
             saved = {}
 

@@ -34,6 +34,7 @@ class Progress:
     best_loss: float | None = None
     waited: int = 0
     curve: list[Epoch] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 

@@ -33,6 +33,13 @@ def _nothing(op: str, path: Path) -> None:
 before: Callable[[str, Path], None] = _nothing
 
 
+def private(place: Path) -> None:
+    """Make a folder that its owner alone may enter, unless it is there."""
+    with _explained(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, exist_ok=True)
+
+
 def digest(data: bytes) -> str:
     """SHA-256 of bytes, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
@@ -100,6 +107,13 @@ def folder(final: Path) -> Iterator[Path]:
             _sync_folder(final.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def fill(path: Path, data: bytes) -> None:
+    """Put a file into a folder that is being filled; `folder` syncs it with all the others at the end."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def sums(place: Path) -> dict[str, str]:

@@ -55,7 +55,15 @@ class Folder:
                 allowed="a finished run",
                 do=f"regraft adapt --resume {self.path}",
             )
-        return record(kind, held["record"])
+        try:
+            return record(kind, held["record"])
+        except ValueError as error:
+            raise UsageError(
+                "this run cannot be read: it was changed, or made by another version",
+                saw=f"{self.path / name}.json",
+                allowed="the files as regraft wrote them",
+                do="run the command that made it again, with --fresh",
+            ) from error
 
     def log(self, event: str, told: Any) -> None:
         """Add a line to events.jsonl: wall-clock seconds, the event's name and its fields."""

@@ -82,7 +82,7 @@ def picture(cell: Any) -> Image:
             if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
                 upright = Image.fromarray((_array(upright).clip(0, 65535) // 257).astype("uint8"))
             return upright.convert("RGB")
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever a broken file leads them to
         raise DataError(

@@ -15,10 +15,11 @@ from safetensors.torch import save as save_tensors
 
 from regraft.backbone.view import View
 from regraft.engine import cache, freeze
-from regraft.engine.cache import Encode, Table, Trunk
+from regraft.engine.cache import Encode, Store, Table, Trunk
 from regraft.engine.fit import fit, seed_of, touched
 from regraft.engine.predict import Graft, outputs, score
-from regraft.engine.snapshot import EVERY_S, Keeper
+from regraft.engine.snapshot import EVERY_S, Keeper, Progress
+from regraft.errors import ResourceError, UsageError
 from regraft.kit import durable
 from regraft.kit.meter import Meter
 from regraft.kit.store import Folder, record
@@ -56,6 +57,7 @@ class Course:
     cached: bool = True
     every_s: float = EVERY_S
     _lawful: dict[int, bool] = field(default_factory=dict)
+    _stores: dict[Path, Store] = field(default_factory=dict)
 
     def trial(self, number: int, plan: Plan) -> Iterator[Event]:
         """Run one plan to its end, from where it was left; a finished one is read. The last event is `Finished`.
@@ -70,13 +72,8 @@ class Course:
         keeper = Keeper(place / "snapshots", meter, self.every_s)
         graft = self.graft(plan)
         yield from self._warm(plan, graft.view)
-        notes: list[str] = []
-        for event in fit(plan, graft, self.task, lambda k: self._tables(graft.view, k), keeper, self.seed):
-            if isinstance(event, Said):
-                notes.append(event.text)
-            yield event
-        trial = self._close(plan, graft, place, keeper, tuple(notes))
-        yield Finished(trial)
+        yield from fit(plan, graft, self.task, lambda k: self._tables(graft.view, k), keeper, self.seed)
+        yield Finished(self._close(plan, graft, place, keeper))
 
     def graft(self, plan: Plan) -> Graft:
         """The plan's starting point: copies of the stages it may train, the rest shared, and a new head."""
@@ -100,10 +97,17 @@ class Course:
         trunk = self._trunk(view, k)
         if not k or not self.cached or not self._law(view, k):
             return Table(trunk, rows, None)
-        store = cache.open_store(view, k, self.machine)
+        store = self._store(view, k)
         for _ in store.fill(trunk, rows):
             pass
         return Table(trunk, rows, store)
+
+    def _store(self, view: View, k: int) -> Store:
+        """The store for frontier k, opened and checked once in this process."""
+        place = cache.place(view, k, self.machine)
+        if place not in self._stores:
+            self._stores[place] = cache.open_store(view, k, self.machine)
+        return self._stores[place]
 
     def _as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
         """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
@@ -125,14 +129,18 @@ class Course:
         if not self._law(view, k):
             yield Said(f"the split law does not hold at stage {k} of this network: the cache is left unused")
             return
-        store = cache.open_store(view, k, self.machine)
-        if store.dropped:
-            yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
         rows = [*self.data.train, *self.data.val, *self.data.test]
-        missing = len({row.key for row in rows if row.key not in store})
-        for done in store.fill(self._trunk(view, k), rows):
-            yield Filled(k, done, missing)
-        yield Said(_told(k, len(rows), missing, store.bytes))
+        try:
+            store = self._store(view, k)
+            if store.dropped:
+                yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
+            missing = len({row.key for row in rows if row.key not in store})
+            for done in store.fill(self._trunk(view, k), rows):
+                yield Filled(k, done, missing)
+            yield Said(_told(k, len(rows), missing, store.bytes))
+        except (ResourceError, UsageError) as error:
+            self.cached = False
+            yield Said(f"going on without the cache, which cannot be written: {error.saw}")
 
     def _law(self, view: View, k: int) -> bool:
         if k not in self._lawful:
@@ -140,7 +148,7 @@ class Course:
             self._lawful[k] = cache.holds(view, [k], self.encode([row.cell for row in rows]))
         return self._lawful[k]
 
-    def _close(self, plan: Plan, graft: Graft, place: Path, keeper: Keeper, notes: tuple[str, ...]) -> Trial:
+    def _close(self, plan: Plan, graft: Graft, place: Path, keeper: Keeper) -> Trial:
         """Score a fitted graft, write its predictions and weights, then its record: from then on it is finished."""
         k = plan.phases[-1].frontier
         arrays: dict[str, np.ndarray] = {}
@@ -155,8 +163,7 @@ class Course:
         durable.write(
             place / "weights.safetensors", save_tensors({n: t.detach().contiguous() for n, t in held.items()})
         )
-        ended = keeper.load()
-        curve = tuple(ended[0].curve) if ended else ()
+        ended, _ = keeper.load() or (Progress(), {})
         trained = {n for phase in plan.phases for n in freeze.trainable(graft.view, graft.head, phase)}
         cost = Cost(
             seconds=round(keeper.meter.seconds(), 3),
@@ -169,11 +176,11 @@ class Course:
             plan=plan,
             seed=self.seed,
             scores=tuple(scores),
-            curve=curve,
+            curve=tuple(ended.curve),
             cost=cost,
             predictions=str(inside / "predictions.safetensors"),
             snapshot=str(inside / "weights.safetensors"),
-            notes=notes,
+            notes=tuple(ended.notes),
         )
         Folder(place).write("trial", trial)
         keeper.clear()
@@ -211,7 +218,7 @@ def pick(trials: Sequence[Trial], task: Task, data: Data, folder: Path, seed: in
     equal = [trials[i].plan.strategy for i in range(len(trials)) if i != lead and values[i] == values[lead]]
     if equal:
         best = f"{', '.join(equal)} and {trials[lead].plan.strategy} are equal on {len(y)} validation rows, and "
-        best += f"{trials[lead].plan.strategy} trains the fewest weights"
+        best += f"{trials[lead].plan.strategy} trains the fewest weights of these"
     return lead, best
 
 

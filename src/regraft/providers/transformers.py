@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PROCESSOR = "preprocessor_config.json"
+LONGEST = 4096
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 
 
@@ -178,20 +179,25 @@ def _inputs(folder: Path) -> InputSpec:
         processor = AutoImageProcessor.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, backend="pil"
         )
-    inputs = _specification(processor.to_dict())
-    noise = numpy.random.default_rng(0).integers(0, 256, (inputs.shape[1] + 41, inputs.shape[2] + 77, 3), numpy.uint8)
-    wanted = numpy.asarray(processor(noise, return_tensors="np")["pixel_values"])
     try:
-        got = shelf.find("modalities", "image").encoder(inputs, False)([noise])["pixel_values"].numpy()
-    except ValueError:  # pictures of several shapes come out
-        got = wanted[:0]
-    if wanted.shape != got.shape or abs(wanted - got).max() > 1e-4:
+        inputs = _specification(processor.to_dict())
+        if max(inputs.shape) > LONGEST:
+            raise ValueError(f"{inputs.shape}, of {LONGEST} a side at most")
+        size = (inputs.shape[1] + 41, inputs.shape[2] + 77, 3)
+        noise = numpy.random.default_rng(0).integers(0, 256, size, numpy.uint8)
+        with numpy.errstate(all="ignore"):
+            wanted = numpy.asarray(processor(noise, return_tensors="np")["pixel_values"])
+            got = shelf.find("modalities", "image").encoder(inputs, False)([noise])["pixel_values"].numpy()
+            same = wanted.shape == got.shape and abs(wanted - got).max() <= 1e-4  # false for what is no number, too
+        if not same:
+            raise ValueError(f"{wanted.shape} against {got.shape}")
+    except (KeyError, TypeError, ValueError) as error:  # settings that are missing, of another kind, or contradictory
         raise ModelError(
             "this model prepares its pictures in a way that is not understood",
-            saw=f"{type(processor).__name__}: {wanted.shape} against {got.shape}",
+            saw=f"{type(processor).__name__}: {error}",
             allowed="resize, centre crop, rescale and normalise",
             do="choose another model, or report this one",
-        )
+        ) from error
     return inputs
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regraft.errors import UsageError
-from regraft.waist import Count, Facts, Loss, Norm, Optimizer, Phase, Plan, Rate, Share
+from regraft.waist import Count, Facts, Loss, Norm, Optimizer, Phase, Plan, Rate, Schedule, Share
 
 FEW_ROWS = 5000
 FEW_IN_BATCH = 16
@@ -16,6 +16,8 @@ FEW_IN_BATCH = 16
 class Knobs:
     """depth: how many of the last stages train. lr: rate of the head. ratio: the stages' share of that rate.
 
+    epochs: passes over the training rows at most. batch: rows in a step. warmup: share of the steps in which the rate
+    rises. smoothing: share of probability spread over all classes. schedule: constant, linear or cosine.
     norm: whether trained stages update their normalisation statistics; auto keeps them where rows are few.
     """
 
@@ -26,6 +28,7 @@ class Knobs:
     batch: Count = 32
     warmup: Share = 0.1
     smoothing: Share = 0.0
+    schedule: Schedule = "cosine"
     norm: Literal["auto", "keep", "update"] = "auto"
 
 
@@ -50,6 +53,7 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
         knobs.epochs,
         frontier,
         (("head/*", 1.0), *trained, *([("glue/*", knobs.ratio)] if facts.backbone.glue and not frontier else [])),
+        schedule=knobs.schedule,
         norm=norm,
         warmup_frac=knobs.warmup,
         patience_epochs=max(5, knobs.epochs // 4),

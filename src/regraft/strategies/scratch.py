@@ -9,7 +9,10 @@ from regraft.waist import Count, Facts, Optimizer, Phase, Plan, Rate, Share
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """lr: learning rate of all weights. epochs: passes over the training rows at most. batch: rows in a step."""
+    """lr: learning rate of all weights. epochs: passes over the training rows at most. batch: rows in a step.
+
+    warmup: share of the steps in which the rate rises.
+    """
 
     lr: Rate = 2e-3
     epochs: Count = 30
