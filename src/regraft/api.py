@@ -199,13 +199,14 @@ def steps(
     if folder.has("verdict"):
         yield Said(f"this was run before: reading {path}")
         return read_run(path)
+    begun = (path / "options.json").is_file()
     with durable.lock(path / ".lock", f"the run {path}"):
         durable.sweep(path)
-        folder.write("options", options)
+        folder.write("options", replace(options, data=_absolute(options.data), model=_absolute(options.model)))
         folder.write("request", request)
         folder.write("data", card)
         durable.write(path / "splits.csv", _splits(data))
-        yield Said(f"run {path}")
+        yield Said(f"going on with the run {path}" if begun else f"run {path}")
         return (yield from _work(options, data, card, folder, provider, mark))
 
 
@@ -268,7 +269,8 @@ def _work(
     if machine.processor != hardware.processor():
         yield Said(f"this run began on {machine.processor}: from here on its last bits may differ")
     facts = Facts(card, body, machine)
-    plans = folder.step("plans", list[Plan], lambda: propose(facts, options.strategies, options.knobs), facts, options)
+    asked = options.strategies, options.knobs
+    plans = folder.step("plans", list[Plan], lambda: propose(facts, *asked), facts, *asked)
     course = Course(view, data, task, encode, machine, folder, options.seed, options.cache)
     trials: list[Trial] = []
     packed = -1
@@ -399,6 +401,11 @@ def as_csv(answers: Iterable[dict[str, Any]]) -> str:
 
 def _cell(text: str) -> str:
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same from every folder, so that a run may be resumed from another one."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def _splits(data: Data) -> bytes:

@@ -82,6 +82,7 @@ def test_fresh_starts_beside_it_and_ends_with_the_same_bits(home: Path) -> None:
 def test_resume_reads_by_name_and_insists(home: Path) -> None:
     run = told(regraft(*probe("--json"), cwd=home))["run"]
     assert told(regraft("adapt", "--resume", run, "--json", cwd=home))["run"] == run
+    assert told(regraft("adapt", "--resume", f"../{run}", "--json", cwd=home / "data"))["run"] == f"../{run}"
     error = told(regraft("adapt", "--resume", run[:-1], "--json", cwd=home, code=2))["error"]
     assert error["code"] == 2 and run in error["do"]
     regraft("adapt", "data", "--resume", run, cwd=home, code=2)

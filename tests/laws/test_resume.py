@@ -58,6 +58,18 @@ def test_a_torn_snapshot_is_passed_over(tmp_path: Path) -> None:
     assert not newest.exists()
 
 
+def test_a_finished_trial_with_changed_weights_is_run_again(tmp_path: Path) -> None:
+    course = places.course(tmp_path)
+    chosen = places.plan(course, "probe", epochs=2)
+    trial = places.finish(course, chosen)
+    wanted = places.weights(course, trial)
+    path = course.folder.path / trial.snapshot
+    path.write_bytes(wanted[:-1] + bytes([wanted[-1] ^ 1]))
+    events = list(course.trial(0, chosen))
+    assert any(isinstance(event, Step) for event in events)
+    assert path.read_bytes() == wanted
+
+
 def test_killed_at_durable_operations(tmp_path: Path) -> None:
     """SIGKILL before the n-th write, sync, rename … of a whole run; run again, it ends as an unkilled one does.
 

@@ -65,7 +65,7 @@ class Course:
         Raises: as `fit`.
         """
         place = self.folder.path / "trials" / f"{number + 1}-{plan.strategy}-{fingerprint(plan, self.seed)[:6]}"
-        if (held := _finished(place)) is not None:
+        if (held := _finished(place, self.folder.path)) is not None:
             yield Finished(held)
             return
         meter = Meter.start()
@@ -160,9 +160,9 @@ class Course:
             arrays[split] = made.numpy()
         held = touched(plan, graft)
         durable.write(place / "predictions.safetensors", save(arrays))
-        durable.write(
-            place / "weights.safetensors", save_tensors({n: t.detach().contiguous() for n, t in held.items()})
-        )
+        weights = save_tensors({n: t.detach().contiguous() for n, t in held.items()})
+        name = f"weights-{durable.digest(weights)[:16]}.safetensors"
+        durable.write(place / name, weights)
         ended, _ = keeper.load() or (Progress(), {})
         trained = {n for phase in plan.phases for n in freeze.trainable(graft.view, graft.head, phase)}
         cost = Cost(
@@ -179,7 +179,7 @@ class Course:
             curve=tuple(ended.curve),
             cost=cost,
             predictions=str(inside / "predictions.safetensors"),
-            snapshot=str(inside / "weights.safetensors"),
+            snapshot=str(inside / name),
             notes=tuple(ended.notes),
         )
         Folder(place).write("trial", trial)
@@ -226,9 +226,12 @@ def _outputs(path: Path, split: str) -> torch.Tensor:
     return torch.from_numpy(load_file(path)[split])
 
 
-def _finished(place: Path) -> Trial | None:
+def _finished(place: Path, run: Path) -> Trial | None:
+    """The trial that lies in `place`, if its weights are those that it ended with."""
     try:
-        return record(Trial, json.loads((place / "trial.json").read_bytes())["record"])
+        trial = record(Trial, json.loads((place / "trial.json").read_bytes())["record"])
+        weights = run / trial.snapshot
+        return trial if durable.file_digest(weights)[:16] == weights.stem.rpartition("-")[2] else None
     except (OSError, ValueError, TypeError, KeyError):
         return None  # missing or damaged: the trial is run again
 
