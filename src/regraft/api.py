@@ -264,7 +264,7 @@ def _work(
     body = folder.step("backbone", BackboneCard, lambda: survey.backbone(view, mark), mark)
     machine = folder.step("machine", MachineCard, lambda: survey.machine(view, data, encode, options.precision), mark)
     hardware.settle(machine.threads)
-    for note in machine.notes:
+    for note in (*body.notes, *machine.notes):
         yield Said(note)
     if machine.processor != hardware.processor():
         yield Said(f"this run began on {machine.processor}: from here on its last bits may differ")

@@ -40,6 +40,7 @@ class View:
         module: The network. Its head, if `head` names one, is replaced by the identity.
         call: Runs the module on a batch and returns features [n, dim] (whatever the head used to take).
         example: A batch of two or more examples, to trace the network with; no weights change.
+        notes: What the user should know of how it was opened.
         head: Path of the native head's linear layer, or "" where there is none.
         fresh: A seed → a state dict with random weights of this architecture.
         write: (view, head module, labels, folder) → native files in the folder.
@@ -56,12 +57,13 @@ class View:
         inputs: InputSpec,
         example: Batch,
         head: str = "",
+        notes: tuple[str, ...] = (),
         config: str = "",
         fresh: Callable[[int], Mapping[str, Tensor]] | None = None,
         write: Callable[[View, nn.Module, Sequence[str], str], None] | None = None,
     ) -> None:
         self.name, self.provider, self.module, self.call, self.inputs = name, provider, module.eval(), call, inputs
-        self.head, self.config, self._fresh, self._write = head, config, fresh, write
+        self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
         self._lock = threading.RLock()
         self.native: nn.Module = module.get_submodule(head) if head else nn.Identity()
         if head:

@@ -10,6 +10,11 @@ def main(folder: str, golden_seed: int, micro: int, threads: int, pictures: list
     """Logits of the golden inputs, and what the library's own pipeline says of some pictures."""
     import numpy
     import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except Exception:  # absent, or of another build than torch: the pictures are then prepared with Pillow
+        sys.modules["torchvision"] = None  # type: ignore[assignment]
     from transformers import AutoModelForImageClassification, pipeline
 
     torch.set_num_threads(threads)

@@ -42,7 +42,9 @@ def backbone(view: View, fingerprint: str) -> BackboneCard:
     """The backbone in numbers."""
     norms = sum(1 for name, _, _ in view.buffers() if name.endswith("running_mean"))
     glue = sum(p.numel() for name, _, p in view.named() if name.startswith(GLUE + "/"))
-    return BackboneCard(view.name, view.provider, fingerprint, view.stages, view.dim, view.inputs, norms, glue)
+    return BackboneCard(
+        view.name, view.provider, fingerprint, view.stages, view.dim, view.inputs, norms, glue, view.notes
+    )
 
 
 def _name(half: bool) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.backbone.stages import find_head, outline
 from regraft.backbone.view import View, replace
 from regraft.errors import ModelError
-from regraft.kit import durable, hardware, shelf
+from regraft.kit import durable, hardware, optional, shelf
 from regraft.waist import InputSpec
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def load(query: str) -> View:
     folder = Path(query)
     config = _safe_config(folder)
     hardware.quiet_libraries()
+    broken = optional.trouble("torchvision")
     inputs = _inputs(folder)
     with _explained(folder):
         from transformers import AutoModelForImageClassification
@@ -77,6 +78,7 @@ def load(query: str) -> View:
         inputs=inputs,
         example=example,
         head=head,
+        notes=(broken,) if broken else (),
         config=json.dumps({k: v for k, v in config.items() if "label" not in k}, sort_keys=True),
         fresh=lambda seed: _fresh(module, seed),
         write=lambda view, layer, labels, target: _write(view, layer, labels, Path(target), folder),
