@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from regraft import api
 from regraft.waist import Options
 
+pytestmark = pytest.mark.timeout(1200)  # real work: a busy machine takes several times as long as a quiet one
 MODEL, DATA = "models/mobilenet_v2_1.0_224", "data/ants_bees"
 
 

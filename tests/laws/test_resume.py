@@ -70,6 +70,7 @@ def test_a_finished_trial_with_changed_weights_is_run_again(tmp_path: Path) -> N
     assert path.read_bytes() == wanted
 
 
+@pytest.mark.timeout(1200)
 def test_killed_at_durable_operations(tmp_path: Path) -> None:
     """SIGKILL before the n-th write, sync, rename … of a whole run; run again, it ends as an unkilled one does.
 
@@ -80,7 +81,7 @@ def test_killed_at_durable_operations(tmp_path: Path) -> None:
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1000,
         check=False,
     )
     assert made.returncode == 0, made.stderr
