@@ -1,26 +1,39 @@
-"""Small places to work in: picture folders that can be learned, a tiny model folder, a course over both."""
+"""Small places to work in: pictures, texts and pairs that can be learned, tiny models for them, a course over both."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
-from regraft.api import choose_task, find_provider
+from regraft.api import prepare
+from regraft.backbone.view import View
 from regraft.data.open import open_data
 from regraft.kit import shelf
 from regraft.kit.store import Folder
 from regraft.planner import survey
 from regraft.planner.propose import propose
 from regraft.planner.race import Course
-from regraft.waist import Facts, Finished, Plan, Trial
+from regraft.waist import Facts, Finished, Options, Plan, Reading, Trial
 
 LABELS = ("blue", "green", "red")
 SIDE = 24
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TELLING = {
+    "blue": ("sea", "sky", "ice", "deep"),
+    "green": ("moss", "leaf", "fern", "lime"),
+    "red": ("rose", "fire", "rust", "wine"),
+}
+PLAIN = ("a", "the", "and", "of", "one", "two", "near", "over", "old", "new", "far", "by", "is", "was", "in", "on")
+WORDS = (3, 14), (18, 28), (34, 58)
+"""How many words a text has: with two special tokens it is padded to 16, 32 or 64."""
+Kind = Literal["class", "number", "multi"]
+Network = Literal["encoder", "classifier"]
 
 
 def pictures(root: Path, train: int = 9, val: int = 5, test: int = 6, seed: int = 0) -> Path:
@@ -70,14 +83,134 @@ def model(root: Path, seed: int = 0) -> Path:
     return root
 
 
-def course(tmp: Path, *, seed: int = 0, cached: bool = True, every_s: float = 1e9, run: str = "run") -> Course:
-    """A course over `tmp/data` and `tmp/model`, made there if they are not; its run folder is `tmp/<run>`."""
-    data = open_data(tmp / "data" if (tmp / "data").is_dir() else pictures(tmp / "data"), seed)
+def texts(root: Path, kind: Kind = "class", train: int = 36, val: int = 18, test: int = 15, seed: int = 0) -> Path:
+    """`root/<split>.csv` with the columns text and y: words tell the colour, lengths are padded to 16, 32 and 64.
+
+    For "number", y is how many reds there are among the telling words less how many blues; for "multi" all colours
+    that occur.
+    """
+    draw = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        rows = []
+        for i in range(count):
+            colours = [LABELS[i % 3]] if kind == "class" else [c for c in LABELS if draw.random() < 0.6] or ["green"]
+            length = int(draw.integers(*WORDS[(i // 3) % 3]))
+            said = [str(draw.choice(TELLING[str(draw.choice(colours))])) for _ in range(length)]
+            words = [
+                word if i < len(colours) or draw.random() < 0.8 else str(draw.choice(PLAIN))
+                for i, word in enumerate(said)
+            ]
+            reds, blues = (sum(word in TELLING[c] for word in words) for c in ("red", "blue"))
+            y = {"class": colours[0], "number": f"{(reds - blues) / length:.3f}", "multi": json.dumps(colours)}[kind]
+            rows.append((" ".join(words), y))
+        sheet(root / f"{split}.csv", ("text", "y"), rows)
+    return root
+
+
+def pairs(root: Path, train: int = 36, val: int = 18, test: int = 15, seed: int = 0) -> Path:
+    """`root/<split>.csv` with the columns text1, text2 and score: the share of words that both texts hold."""
+    draw = np.random.default_rng(seed)
+    everything = [*PLAIN, *(word for words in TELLING.values() for word in words)]
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        rows = []
+        for i in range(count):
+            first = [str(w) for w in draw.choice(everything, int(draw.integers(*WORDS[i % 3])))]
+            other = [str(w) for w in draw.choice(everything, int(draw.integers(*WORDS[(i // 3) % 2])))]
+            kept = int(len(other) * draw.random())
+            other[:kept] = [str(w) for w in draw.choice(first, kept)]
+            both = len({*first} & {*other}) / len({*first} | {*other})
+            rows.append((" ".join(first), " ".join(other), f"{both:.4f}"))
+        sheet(root / f"{split}.csv", ("text1", "text2", "score"), rows)
+    return root
+
+
+def sheet(path: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Path:
+    """A CSV table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return path
+
+
+def tokenizer(root: Path, longest: int = 128) -> Path:
+    """A WordPiece tokenizer of the words above, as BERT's folders have it."""
+    from transformers import BertTokenizer
+
+    vocabulary = [
+        *SPECIAL,
+        *PLAIN,
+        *(word for words in TELLING.values() for word in words),
+        *"abcdefghij",
+        "##e",
+        "##s",
+    ]
+    ids = {word: i for i, word in enumerate(dict.fromkeys(vocabulary))}
+    BertTokenizer(vocab=ids, model_max_length=longest).save_pretrained(root)
+    return root
+
+
+def encoder_model(root: Path, kind: Network = "encoder", seed: int = 0) -> Path:
+    """A random BERT with dropout in Hugging Face layout: embeddings and three layers, 32 features, 128 positions.
+
+    "encoder" was saved without a head, as sentence encoders are: it lacks its pooler, and the mean suits it.
+    "classifier" was saved with pooler and head, and its own pooling suits it.
+    """
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    tokenizer(root)
+    config = BertConfig(
+        vocab_size=48,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        initializer_range=0.3,
+        num_labels=5,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = (
+            BertModel(config, add_pooling_layer=False) if kind == "encoder" else BertForSequenceClassification(config)
+        )
+    made.eval().save_pretrained(root)
+    return root
+
+
+def course(
+    tmp: Path, *, seed: int = 0, cached: bool = True, every_s: float = 1e9, run: str = "run", **asked: Any
+) -> Course:
+    """A course over `tmp/data` and `tmp/model`: pictures, made there, if they are not; its run folder is `tmp/<run>`.
+
+    `asked` are options of the request, such as `long`, or a `reading`.
+    """
+    data = tmp / "data" if (tmp / "data").is_dir() else pictures(tmp / "data")
     place = tmp / "model" if (tmp / "model").is_dir() else model(tmp / "model")
-    view = find_provider(str(place)).load(str(place))
-    encode = shelf.find("modalities", data.modality).encoder(view.inputs, True)
-    machine = survey.machine(view, data, encode, "fp32")
-    return Course(view, data, choose_task(data), encode, machine, Folder(tmp / run), seed, cached, every_s)
+    options = Options(str(data), str(place), seed=seed, **asked)
+    rows = open_data(options.data, seed, options.reading)
+    view, encoder, task = prepare(options, rows, options.model)
+    machine = survey.machine(view, rows, encoder, "fp32")
+    return Course(view, rows, task, encoder, machine, Folder(tmp / run), seed, cached, every_s)
+
+
+def text_course(tmp: Path, of: Kind | Literal["pairs"] = "class", network: Network = "encoder", **asked: Any) -> Course:
+    """A course over texts or pairs, made in `tmp/data` if they are not, and an encoder in `tmp/model`; as `course`."""
+    if not (tmp / "data").is_dir():
+        pairs(tmp / "data") if of == "pairs" else texts(tmp / "data", of)
+    if not (tmp / "model").is_dir():
+        encoder_model(tmp / "model", network)
+    return course(tmp, **{"reading": Reading(task=TASKS[of]), **asked})
+
+
+TASKS = {"class": "classify", "number": "regress", "multi": "multilabel", "pairs": "regress"}
+
+
+def noise(view: View, rows: int, seed: int = 3) -> dict[str, torch.Tensor]:
+    """A batch of noise, as golden outputs are made from."""
+    batch: dict[str, torch.Tensor] = shelf.find("modalities", view.inputs.modality).noise(view.inputs, rows, seed)
+    return batch
 
 
 def plan(of: Course, strategy: str, **knobs: Any) -> Plan:

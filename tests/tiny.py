@@ -207,6 +207,19 @@ def distilbert() -> Tiny:
     return viewed(model, logits, tokens, 12, 17)
 
 
+def roberta() -> Tiny:
+    """Positions count from the padding id on, so there are more of them than tokens; the head has a layer before it."""
+    settings = TOKENS | SPECIAL | {"pad_token_id": 0, "type_vocab_size": 1}
+    return viewed(of_transformers("RobertaForSequenceClassification", **settings), logits, tokens, 12, 17)
+
+
+def minilm() -> Tiny:
+    """A BERT without its pooler, as sentence encoders are: the mean of its tokens is what it gives."""
+    library = importlib.import_module("transformers")
+    model = library.BertModel(library.BertConfig(**TOKENS), add_pooling_layer=False)
+    return viewed(model, last, tokens, 12, 17, head=False)
+
+
 def deberta() -> Tiny:
     """With relative positions in every layer and the convolution that large checkpoints have beside layer 0."""
     relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
@@ -254,6 +267,18 @@ def clip() -> Tiny:
     return of_pictures("CLIPForImageClassification", 32, vision_config=PICTURES | {"attention_dropout": 0.1}, **LABELS)
 
 
+def efficientnet() -> Tiny:
+    """With squeeze and excitation inside the blocks, and short ways round those that repeat."""
+    sizes = {"width_coefficient": 0.1, "depth_coefficient": 0.3, "hidden_dim": 128, "image_size": 64}
+    return of_pictures("EfficientNetForImageClassification", 64, 96, **LABELS, **sizes)
+
+
+def swin() -> Tiny:
+    """Every other block shifts its windows."""
+    sizes = {"image_size": 64, "patch_size": 4, "embed_dim": 8, "depths": [2, 2, 2], "num_heads": [1, 2, 4]}
+    return of_pictures("SwinForImageClassification", 64, **LABELS, **sizes, window_size=4, drop_path_rate=0.2)
+
+
 def audio_spectrogram() -> Tiny:
     shape = {"patch_size": 8, "frequency_stride": 8, "time_stride": 8, "max_length": 24, "num_mel_bins": 16}
     model = of_transformers("ASTForAudioClassification", **BLOCKS, **shape, hidden_dropout_prob=0.1)
@@ -277,9 +302,12 @@ NETWORKS: dict[str, Callable[[], Tiny]] = {
     "timm/swin": lambda: of_timm("swin_tiny_patch4_window7_224", 64, **TIMM_SWIN, img_size=64),
     "torchvision/resnet18": lambda: of_torchvision("resnet18", 64),
     "torchvision/mobilenet_v3": lambda: of_torchvision("mobilenet_v3_small", 64),
+    "torchvision/efficientnet": lambda: of_torchvision("efficientnet_b0", 64),
     "torchvision/vgg11": vgg11,
     "bert": lambda: viewed(of_transformers("BertForSequenceClassification", **TOKENS), logits, tokens, 12, 17),
     "distilbert": distilbert,
+    "roberta": roberta,
+    "minilm": minilm,
     "gpt2": gpt2,
     "llama": llama,
     "deberta": deberta,
@@ -291,6 +319,9 @@ NETWORKS: dict[str, Callable[[], Tiny]] = {
     "vit": lambda: of_pictures("ViTForImageClassification", 32, **PICTURES, hidden_dropout_prob=0.1),
     "dinov2": lambda: of_pictures("Dinov2ForImageClassification", 32, 40, **PICTURES, mlp_ratio=2, drop_path_rate=0.2),
     "clip": clip,
+    "swin": swin,
+    "efficientnet": efficientnet,
+    "convnext": lambda: of_pictures("ConvNextForImageClassification", 64, 96, **STAGED, drop_path_rate=0.2),
     "convnextv2": lambda: of_pictures("ConvNextV2ForImageClassification", 64, 96, **STAGED, drop_path_rate=0.2),
     "resnet": lambda: of_pictures("ResNetForImageClassification", 64, 96, **STAGED, embedding_size=8),
     "mobilenet_v2": lambda: of_pictures("MobileNetV2ForImageClassification", 64, 96, **LABELS, depth_multiplier=0.35),

@@ -44,8 +44,7 @@ EMBEDDED = "embedded"
 
 EMBEDDED_READERS = ("providers", "api", "cli", EMBEDDED)
 
-MODEL_HOMES = ("providers", "modalities", "formats", "embedded", "deliver/native.py")
-"""deliver/native.py runs in a process of its own, which opens a bundle without regraft."""
+MODEL_HOMES = ("providers", "modalities", "formats", "embedded")
 
 LIBRARY_HOMES = {
     "transformers": MODEL_HOMES,

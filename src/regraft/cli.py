@@ -85,11 +85,41 @@ def _app(strategies: Sequence[str]) -> typer.Typer:
 
 
 def adapt(
-    data: Annotated[str, typer.Argument(help="A folder of class folders, with or without train/, val/, test/.")] = "",
-    model: Annotated[str, typer.Option("--model", help="A model folder in Hugging Face layout, or a bundle.")] = "",
+    data: Annotated[
+        str, typer.Argument(help="Class folders of pictures or texts, a table, or a folder of tables by split.")
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option("--model", help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle."),
+    ] = "",
     strategy: Annotated[
         list[str] | None, typer.Option("--strategy", help="What to run, in turn; may be given again. All if left out.")
     ] = None,
+    target: Annotated[str, typer.Option("--target", help="The column to predict.")] = "",
+    text: Annotated[str, typer.Option("--text", help="The column of texts, or two with a comma: a pair.")] = "",
+    image: Annotated[str, typer.Option("--image", help="The column of picture paths.")] = "",
+    group: Annotated[str, typer.Option("--group", help="Rows with one value here stay in one split.")] = "",
+    sensitive: Annotated[
+        str, typer.Option("--sensitive", help="Columns that never are inputs and are kept beside the rows.")
+    ] = "",
+    time: Annotated[str, typer.Option("--time", help="A column of times: the latest rows become the test.")] = "",
+    task: Annotated[str, typer.Option("--task", help="classify, multilabel, regress or ordinal.")] = "",
+    val: Annotated[str, typer.Option("--val", help="A path with the validation split.")] = "",
+    test: Annotated[str, typer.Option("--test", help="A path with the test split.")] = "",
+    max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows of each split; 0 takes all.", min=0)] = 0,
+    positive: Annotated[str, typer.Option("--positive", help="Of two classes, the one that is looked for.")] = "",
+    order: Annotated[str, typer.Option("--order", help="The labels from low to high, for --task ordinal.")] = "",
+    metric: Annotated[str, typer.Option("--metric", help="The metric that decides.")] = "",
+    balance: Annotated[
+        str, typer.Option("--balance", help="auto, none, or classes: every class counts the same however rare it is.")
+    ] = "auto",
+    long: Annotated[
+        str, typer.Option("--long", help="Texts that are too long: cut, ends (head and tail), or windows (averaged).")
+    ] = "cut",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest text in tokens; 0 takes the default.")] = 0,
+    arch: Annotated[
+        str, typer.Option("--arch", help="The architecture of a state dict: timm/NAME, torchvision/NAME.")
+    ] = "",
     out: Annotated[Path, typer.Option("--out", help="The folder that runs are put into.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed", help="Seeds splits, starts, order of rows, resampling.")] = 0,
     precision: Annotated[
@@ -113,15 +143,46 @@ def adapt(
 
     regraft adapt photos/ --model path/to/model --strategy partial --partial.depth 2
 
+    regraft adapt reviews.csv --model minilm --target label --text review
+
     A strategy's own options: regraft adapt --strategy NAME --help
     """
     from regraft import api
     from regraft.deliver import report
     from regraft.kit import store
-    from regraft.waist import Options
+    from regraft.waist import Options, Reading
 
+    reading = Reading(
+        target=target,
+        text=_names(text),
+        image=image,
+        group=group,
+        sensitive=_names(sensitive),
+        time=time,
+        task=task,
+        val=val,
+        test=test,
+        max_rows=max_rows,
+        positive=positive,
+        order=_names(order),
+    )
+    options = Options(
+        data=data,
+        model=model,
+        reading=reading,
+        strategies=tuple(strategy or api.STRATEGIES),
+        knobs=tuple(sorted((knobs or {}).items())),
+        metric=metric,
+        balance=balance,  # type: ignore[arg-type]
+        long=long,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        arch=arch,
+        precision=precision,  # type: ignore[arg-type]
+        cache=cache,
+        seed=seed,
+    )
     if resume is not None:
-        if data or model or strategy or knobs or seed or precision != "fp32" or not cache or fresh:
+        if options != Options("", "", strategies=api.STRATEGIES) or strategy or fresh:
             raise UsageError(
                 "--resume takes its request from the run",
                 saw="DATA, --model, --strategy, a knob or another setting beside it",
@@ -137,9 +198,6 @@ def adapt(
                 allowed="both",
                 do="regraft adapt photos/ --model path/to/model, or see regraft demo",
             )
-        names = tuple(strategy or api.STRATEGIES)
-        texts = tuple(sorted((knobs or {}).items()))
-        options = Options(data, model, "", names, texts, precision, cache, seed)  # type: ignore[arg-type]
     screen = Screen(quiet=as_json)
     if dry_run:
         plans = screen.watch(api.forecast(options))
@@ -161,7 +219,10 @@ def adapt(
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A run, or a bundle.")],
-    inputs: Annotated[list[str], typer.Argument(help="Files and folders.")],
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders, tables; - reads a text or a path a line.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="A text; for a model of pairs give two.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write predictions here: .csv or .jsonl.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -170,25 +231,36 @@ def predict(
 
     regraft predict runs/RUN photo.jpg more_photos/
 
-    regraft predict runs/RUN photos/ --out labels.csv
+    regraft predict runs/RUN --text "a quiet triumph"
+
+    regraft predict runs/RUN table.csv --out labels.csv
+
+    From standard input a pair is two texts with a tab between them.
     """
     from regraft import api
     from regraft.kit import durable
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UsageError("predictions cannot be written in this form", str(out), ".csv or .jsonl", "change its ending")
+    if not inputs and not text:
+        raise UsageError("there is nothing to predict", allowed="files, folders, --text, or - for standard input")
     model = api.open_model(run)
-    answers = model.predict(inputs)
-    lines = [json.dumps(answer, ensure_ascii=False) for answer in answers]
+    cells: list[Any] = []
+    for each in inputs or []:
+        cells += api.lines(sys.stdin, model) if each == "-" else [Path(each)]
+    cells += api.texts(text or [], model)
+    answers = model.predict(cells)
+    told = [json.dumps(answer, ensure_ascii=False) for answer in answers]
     if out is not None:
-        text = api.as_csv(answers) if out.suffix == ".csv" else "\n".join(lines) + "\n"
-        durable.write(out, text.encode("utf-8", "surrogatepass"))
+        made = api.as_csv(answers) if out.suffix == ".csv" else "\n".join(told) + "\n"
+        durable.write(out, made.encode("utf-8", "surrogatepass"))
     if as_json:
         _print(json.dumps({"schema": 1, "command": "predict", "ok": True, "run": str(run), "predictions": answers}))
         return
     screen = Screen()
-    rows = [[a["id"], a["label"], f"{a['confidence']:.3f}"] for a in answers]
-    screen.table(["id", "label", "confidence"], rows[: TABLE_ROWS if out else None])
+    head = [name for name, value in answers[0].items() if not isinstance(value, dict)]
+    rows = [[_shown(answer[name]) for name in head] for answer in answers]
+    screen.table(head, rows[: TABLE_ROWS if out else None])
     if out is not None:
         screen.say(f"{len(rows)} predictions written to {out}")
 
@@ -215,7 +287,7 @@ def demo(
     screen.say("demo: the backbone was trained on invented pen strokes and has seen no digit")
     model = str(embedded.folder())
     fair = {"scratch.epochs": "60"}  # random weights need longer than the default to show what they can do
-    adapt(str(folder), model, None, out, seed, fresh=fresh, as_json=as_json, knobs=fair)
+    adapt(str(folder), model, out=out, seed=seed, fresh=fresh, as_json=as_json, knobs=fair)
 
 
 class Screen:
@@ -248,7 +320,7 @@ class Screen:
             self.say(f"  {event.verified} frozen tensors hashed before and after: unchanged")
         elif isinstance(event, Finished):
             t = event.trial
-            self.say(f"  {t.plan.strategy}: validation {t.score('val').value:.3f}, {t.cost.seconds:.1f} s")
+            self.say(f"  {t.label}: validation {t.score('val').value:.3f}, {t.cost.seconds:.1f} s")
         elif isinstance(event, Filled):
             self._passing(f"trunk: {event.done}/{event.rows} examples")
 
@@ -326,7 +398,7 @@ def clean(text: str) -> str:
 
 def _forecast(told: dict[str, Any]) -> list[str]:
     numbers = [f"{told['trainable']:,}", f"{told['cache_bytes'] / 1e6:.1f} MB", f"{told['gflop_at_most']:,.0f}"]
-    return [told["plan"]["strategy"], str(told["frontier"]), *numbers]
+    return [told["label"], str(told["frontier"]), *numbers]
 
 
 def _finale(screen: Screen, run: Any) -> None:
@@ -335,7 +407,7 @@ def _finale(screen: Screen, run: Any) -> None:
     head = ["", "plan", "validation", "test", "trained", "seconds", "peak memory"]
     screen.table(head, report.cells_of(run.trials, run.verdict.winner))
     _print("")
-    _print(f"{run.verdict.decision}: {report.name(run.winner)} · {run.verdict.rule}")
+    _print(f"{run.verdict.decision}: {run.winner.label} · {run.verdict.rule}")
     for finding in run.verdict.findings:
         _print(f"  {finding.status}  {finding.check}: {finding.evidence}")
     _print(f"report  {run.report}")
@@ -344,7 +416,7 @@ def _finale(screen: Screen, run: Any) -> None:
         return
     _print(f"bundle  {run.bundle}")
     _print("next")
-    for line in report.commands(str(run.folder)):
+    for line in report.commands(str(run.folder), run.data):
         _print(f"  {line}")
 
 
@@ -398,6 +470,18 @@ def _asked(args: Sequence[str], flag: str) -> list[str]:
     knobbed = [a[2:].split(".", 1)[0] for a in args if a.startswith("--") and "." in a.split("=", 1)[0]]
     known = shelf.names("strategies")
     return list(dict.fromkeys(n for n in [*found, *knobbed] if n in known or (n in found and "." in n)))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Column names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _shown(value: Any) -> str:
+    """A part of an answer in a table."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _version(wanted: bool) -> None:

@@ -31,6 +31,7 @@ Pooling = Literal["native", "mean", "tokens"]
 Norm = Literal["keep", "update"]
 Schedule = Literal["constant", "linear", "cosine"]
 Count = Annotated[int, Ge(1)]
+Passes = Annotated[int, Ge(0)]
 Rate = Annotated[float, Interval(gt=0, lt=inf)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
 Status = Literal["pass", "warn", "fail", "skip"]
@@ -42,28 +43,56 @@ Decision = Literal["ship", "warn", "refuse", "fall back"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is predicted; `labels` and `counts` come from the training split alone, in one order for good."""
+    """What is predicted; everything here comes from the training split alone, and the order of labels is for good.
+
+    `counts` says how many rows carry each label, `unequal` whether these are far apart. Of two labels the last is the
+    positive one; `ordered` says that they stand in a meaningful order. For a number, `labels` is empty and `centre` and
+    `spread` are its mean and standard deviation (above 0).
+    """
 
     name: str
     kind: TargetKind
     labels: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
+    centre: float = 0.0
+    spread: float = 1.0
+    ordered: bool = False
+
+    @property
+    def unequal(self) -> bool:
+        """Whether the largest class has three times the rows of the smallest, or more.
+
+        A guess of the larger of two such classes is right 75 % of the time: accuracy has lost half its scale, and rows
+        of the smaller class hardly move it.
+
+        >>> Target("y", "class", ("a", "b"), (64, 36)).unequal, Target("y", "class", ("a", "b"), (9, 3)).unequal
+        (False, True)
+        """
+        return bool(self.counts) and max(self.counts) >= 3 * min(self.counts)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One example: `cell` is what a modality reads (a path, a text), `key` the fingerprint of its content."""
+    """One example: `cell` is what a modality reads (a path, a text, two texts), `key` the fingerprint of its content.
+
+    `y` is a label, a tuple of labels or a number, by the target's kind; `facets` are values of the sensitive columns.
+    """
 
     id: str
     cell: Any
     y: Any
     group: str
     key: str
+    facets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data set with its three splits, each a sequence of rows; `notes` say what was found and decided."""
+    """A data set with its three splits, each a sequence of rows; `notes` say what was found and decided.
+
+    `columns` are the table's columns that a cell is made of (two for a pair; none for a folder of files), `sensitive`
+    those that rows keep as facets.
+    """
 
     name: str
     modality: str
@@ -73,6 +102,60 @@ class Data:
     test: Sequence[Row]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    sensitive: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How data is read, where the user does not leave it to guesses: names of columns, paths of splits.
+
+    An empty field is guessed. `task` is a name in tasks/, `order` the labels from low to high. `max_rows` bounds each
+    split, 0 is no bound.
+    """
+
+    target: str = ""
+    text: tuple[str, ...] = ()
+    image: str = ""
+    group: str = ""
+    sensitive: tuple[str, ...] = ()
+    time: str = ""
+    task: str = ""
+    val: str = ""
+    test: str = ""
+    max_rows: int = 0
+    positive: str = ""
+    order: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """How cells become tensors. `parts(cells)` gives each cell's parts with their padded size, a function of the cell
+    alone; `tensors(parts)` makes a batch of parts of one size.
+
+    A part is what goes through the network at once: the cell itself, or a window of a long text. `told` says what is
+    worth knowing of many cells: their sizes, how many did not fit and what becomes of them.
+    """
+
+    parts: Callable[[Sequence[Any]], list[list[tuple[Any, int]]]]
+    tensors: Callable[[Sequence[Any]], dict[str, Tensor]]
+    told: Callable[[Sequence[Any]], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a bundle is opened by `library` alone: Python source that ships in its README and is run before it ships.
+
+    `use` finds `folder` and `inputs` (paths, texts or pairs of texts) and leaves `outputs`: an entry per input, for
+    labels a dictionary label → score, otherwise a number. `check` finds `folder` and `batches` (tensors of golden
+    inputs, one dictionary per side) and leaves `made`: the outputs as a tensor [n, …]. `provider` is the file in
+    providers/ that reads the layout back, where it is not the one that the backbone came from.
+    """
+
+    library: str
+    use: str
+    check: str
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +213,7 @@ class Backbone(Protocol):
 
     def randomise(self, seed: int) -> None: ...
 
-    def export(self, head: Module, labels: Sequence[str], folder: str) -> None: ...
+    def export(self, head: Module, target: Target, folder: str) -> Opening: ...
 
 
 # ---------------------------------------------------------------- task
@@ -140,7 +223,9 @@ class Backbone(Protocol):
 class Metric:
     """A number computed from predictions: `fn(pred, y, weight)`; `chance(y)` is what a constant guess reaches.
 
-    `proportion` says that it is a share of rows, so that a binomial interval fits it.
+    `proportion` says that it is a share of rows, so that a binomial interval fits it. `takes` names the decoded array
+    that it is computed from: "pred", or "prob" for what looks at probabilities. `equal` says that every class counts
+    the same in it, however rare.
     """
 
     name: str
@@ -148,23 +233,28 @@ class Metric:
     fn: Callable[[numpy.ndarray, numpy.ndarray, numpy.ndarray | None], float]
     chance: Callable[[numpy.ndarray], float]
     proportion: bool = False
+    takes: Literal["pred", "prob"] = "pred"
+    equal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """What is learned, as a record of functions. `metrics[0]` decides.
 
-    head(dim) → module from features to outputs; encode(ys) → targets; loss(outputs, targets, smoothing) → one
-    loss per row, [n]; decode(outputs) → arrays, always with "pred" (what the metrics take); answers(outputs) → what
-    a user reads, a dictionary per row.
+    head(dim, bias) → module from features [n, dim] to outputs, in the target's own units; fold(head) → the same as a
+    plain linear layer, to ship; encode(ys) → targets; loss(outputs, targets, options) → one loss per row, [n];
+    decode(outputs) → arrays, always with "pred"; calibrate(outputs, targets) → numbers found on validation, which
+    answers(outputs, numbers) may use: what a user reads, a dictionary per row.
     """
 
     name: str
-    head: Callable[[int], Module]
+    head: Callable[[int, bool], Module]
+    fold: Callable[[Module], Module]
     encode: Callable[[Sequence[Any]], Tensor]
-    loss: Callable[[Tensor, Tensor, float], Tensor]
+    loss: Callable[[Tensor, Tensor, Loss], Tensor]
     decode: Callable[[Tensor], dict[str, numpy.ndarray]]
-    answers: Callable[[Tensor], list[dict[str, Any]]]
+    calibrate: Callable[[Tensor, Tensor], tuple[tuple[str, float], ...]]
+    answers: Callable[[Tensor, Mapping[str, float]], list[dict[str, Any]]]
     metrics: tuple[Metric, ...]
 
 
@@ -213,9 +303,14 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Options of the task's loss: `smoothing` is the share of probability spread over all classes."""
+    """Options of the task's loss: `smoothing` is the share of probability spread over all classes.
+
+    `balance` b weighs rows by how rare their labels are: by the frequency to the power -b, so that at 1 every class
+    counts equally, and at 0 every row.
+    """
 
     smoothing: float = 0.0
+    balance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +328,13 @@ class Plan:
     regularise: tuple[tuple[str, float], ...] = ()
     batch: int = 32
     augment: Settings = ()
+
+    @property
+    def label(self) -> str:
+        """The plan in a few words: its strategy, and what sets it apart from others of it."""
+        knobs = dict(self.knobs)
+        told = [self.strategy] + ([f"depth {knobs['depth']}"] if "depth" in knobs else [])
+        return " ".join(told + ([f"({self.pooling})"] if self.pooling != "native" else []))
 
     @property
     def trunk(self) -> int:
@@ -273,24 +375,46 @@ class DataCard:
     target: Target
     rows: tuple[tuple[str, int], ...]
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A backbone under one pooling: its stages, the features' width, parameters that belong to no stage (`glue`).
+
+    `new` are the stages with weights that the checkpoint lacks: they start at random, so every plan must train them.
+    """
+
+    pooling: Pooling
+    stages: tuple[Stage, ...]
+    dim: int
+    glue: int
+    new: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BackboneCard:
     """The backbone in numbers; `fingerprint` covers weights, buffers, configuration and preprocessing.
 
-    `norms` counts layers with running statistics; `glue` the parameters that belong to no stage.
+    `poolings` are the ways to make features of it, the one that suits the checkpoint first; `norms` counts layers with
+    running statistics.
     """
 
     name: str
     provider: str
     fingerprint: str
-    stages: tuple[Stage, ...]
-    dim: int
     inputs: InputSpec
     norms: int
-    glue: int
+    poolings: tuple[Pooled, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.poolings[0].stages
+
+    @property
+    def dim(self) -> int:
+        return self.poolings[0].dim
 
     @property
     def params(self) -> int:
@@ -341,6 +465,7 @@ class Score:
     low: float
     high: float
     n: int
+    better: Literal["higher", "lower"] = "higher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +491,12 @@ class Trial:
     predictions: str
     snapshot: str
     notes: tuple[str, ...] = ()
+    calibration: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The plan in a few words."""
+        return self.plan.label
 
     def score(self, split: str) -> Score:
         """The deciding metric on `split`: the first that was recorded."""
@@ -477,6 +608,7 @@ class Bundle:
     target: Target
     inputs: InputSpec
     plan: Plan
+    provider: str
     base: str
     scores: tuple[Score, ...]
     golden_seed: int
@@ -484,6 +616,9 @@ class Bundle:
     micro_batch: int
     versions: tuple[tuple[str, str], ...]
     files: tuple[tuple[str, str], ...]
+    opening: Opening
+    columns: tuple[str, ...] = ()
+    calibration: tuple[tuple[str, float], ...] = ()
     card: str = "README.md"
 
 
@@ -535,9 +670,14 @@ class Options:
 
     data: str
     model: str
-    task: str = ""
+    reading: Reading = Reading()
     strategies: tuple[str, ...] = ()
     knobs: tuple[tuple[str, str], ...] = ()
+    metric: str = ""
+    balance: Literal["auto", "none", "classes"] = "auto"
+    long: Literal["cut", "ends", "windows"] = "cut"
+    max_tokens: int = 0
+    arch: str = ""
     precision: Literal["fp32", "auto"] = "fp32"
     cache: bool = True
     seed: int = 0

@@ -23,11 +23,11 @@ TOLERANCE = 0.012  # six of 500 test pictures: processors differ in the last bit
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("golden")
     digits = write_digits(place / "digits", 0)
-    options = Options(str(digits), str(embedded.folder()), "", ("probe", "partial"))
+    options = Options(str(digits), str(embedded.folder()), strategies=("probe", "partial"))
     run = api.finish(api.steps(options, place / "runs"))
     body = json.loads((run.folder / "backbone.json").read_bytes())["record"]
     return {
-        "stages": [[s["name"], s["params"], s["flops"], s["out_bytes"]] for s in body["stages"]],
+        "stages": [[s["name"], s["params"], s["flops"], s["out_bytes"]] for s in body["poolings"][0]["stages"]],
         "trained": {t.plan.strategy: t.cost.trainable for t in run.trials},
         "test_accuracy": {t.plan.strategy: t.score("test").value for t in run.trials},
         "winner": run.winner.plan.strategy,

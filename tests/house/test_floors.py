@@ -54,6 +54,9 @@ def own(tree: ast.AST, where: str) -> Found:
             yield line, f"names the shelf item {item}: ask kit.shelf for it"
         if here in (EMBEDDED, there):
             continue
+        if there in SHELVES and len(target) > 1 and target[1].startswith("_"):
+            yield line, f"imports {item}, which is private to its shelf"
+            continue
         low, high = FLOORS[here], FLOORS[there]
         if here in SHELVES and high > SHELF_REACH:
             yield line, f"imports {item} from floor {high}: a shelf item reaches floor {SHELF_REACH} at most"
@@ -171,7 +174,10 @@ BREACHES = [
     ("engine/fit.py", "from regraft.strategies import probe", "names the shelf item strategies.probe"),
     ("api.py", "import regraft.tasks.classify", "names the shelf item tasks.classify"),
     ("strategies/lora.py", "from .probe import Knobs", "names the shelf item strategies.probe.Knobs"),
-    ("strategies/lora.py", "from regraft.tasks import _x", "a shelf item reaches floor 2 at most"),
+    ("strategies/lora.py", "from regraft.tasks import _x", "imports tasks._x, which is private to its shelf"),
+    ("engine/fit.py", "from regraft.tasks import _labels", "imports tasks._labels, which is private to its shelf"),
+    ("strategies/lora.py", "import regraft.tasks", "a shelf item reaches floor 2 at most"),
+    ("deliver/native.py", "import transformers", "names transformers: only providers"),
     ("checks/gap.py", "from regraft.engine import predict", "a shelf item reaches floor 2 at most"),
     ("formats/onnx.py", "from regraft.deliver.pack import pack", "a shelf item reaches floor 2 at most"),
     ("engine/fit.py", "from regraft.embedded import make", "imports embedded.make: only providers"),

@@ -57,7 +57,7 @@ def test_a_finished_run_is_read_as_one_object(home: Path) -> None:
     run = home / found["run"]
     assert found["run"].startswith("runs/data-model-") and len(found["run"].rsplit("-", 1)[1]) == 6
     assert (home / found["report"]).read_text("utf-8").startswith("# data on model")
-    assert [row["split"] for row in found["trials"][0]["scores"]] == ["val", "val", "test", "test"]
+    assert [row["split"] for row in found["trials"][0]["scores"]] == ["val"] * 3 + ["test"] * 3
     assert found["trials"][0]["cost"]["trainable"] == 16 * 3 + 3
     for name in (
         "options.json",
@@ -151,7 +151,7 @@ import sys
 from regraft.api import steps
 from regraft.waist import Options
 from pathlib import Path
-first = next(steps(Options("data", "model", "", ("probe",)), Path("elsewhere")))
+first = next(steps(Options("data", "model", strategies=("probe",)), Path("elsewhere")))
 print(first.text, "torch" in sys.modules, "transformers" in sys.modules)
 """
     made = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=True)
@@ -190,7 +190,9 @@ def test_a_bundle_is_a_model_to_adapt_further(home: Path) -> None:
 REFUSALS = [
     (["adapt", "nowhere", "--model", "model"], 3, "no such folder"),
     (["adapt", "dta", "--model", "model"], 3, "no such folder"),
-    (["adapt", "data", "--model", "modle"], 4, "no model of that name"),
+    (["adapt", "data", "--model", "../modle"], 4, "no model of that name"),
+    (["adapt", "data", "--model", "modle"], 2, "could mean several things"),
+    (["adapt", "data", "--model", "transformers/no/name"], 4, "nothing is fetched"),
     (["adapt", "data"], 2, "what to adapt is missing"),
     (["adapt", "data", "--model", "model", "--strategy", "prbe"], 2, "no strategy of that name"),
     (["adapt", "data", "--model", "model", "--strategy", "partial", "--partial.depth", "99"], 2, "that many stages"),

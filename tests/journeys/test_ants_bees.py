@@ -34,7 +34,7 @@ def cache(place: Path) -> Iterator[None]:
 
 
 def run(shared: Path, place: Path, strategy: str, knobs: tuple[tuple[str, str], ...] = ()) -> api.Run:
-    options = Options(str(shared / DATA), str(shared / MODEL), "", (strategy,), knobs)
+    options = Options(str(shared / DATA), str(shared / MODEL), strategies=(strategy,), knobs=knobs)
     return api.finish(api.steps(options, place / "runs"))
 
 

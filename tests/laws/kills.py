@@ -31,7 +31,7 @@ def main(place: Path) -> int:
     places.pictures(place / "data")
     places.model(place / "model")
     knobs = (("partial.batch", "14"), ("partial.epochs", "2"))
-    options = Options(str(place / "data"), str(place / "model"), "", ("partial",), knobs)
+    options = Options(str(place / "data"), str(place / "model"), strategies=("partial",), knobs=knobs)
 
     def run(out: Path) -> api.Run:
         return api.finish(api.steps(options, out))

@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from openings import ran
+from safetensors.torch import load_file, save_file
 
 from regraft.api import Model
-from regraft.deliver import pack
+from regraft.deliver import native, pack
 from regraft.errors import RegraftError
 from regraft.kit import shelf
+from regraft.planner.race import Course
+from regraft.waist import Bundle, Opening, Trial
 from tests import places
 
 SHORT = {"probe": {"epochs": 3}, "partial": {"epochs": 3, "norm": "update"}, "scratch": {"epochs": 2}}
+TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
+    ("class", "classifier", "probe", {"pooling": "native"}),
+    ("class", "encoder", "probe", {"pooling": "native"}),
+    ("class", "encoder", "partial", {"pooling": "mean", "depth": 1}),
+    ("pairs", "classifier", "partial", {"pooling": "native", "depth": 2}),
+    ("pairs", "encoder", "probe", {"pooling": "mean", "lr": 0.03}),
+    ("number", "classifier", "probe", {"pooling": "native"}),
+    ("number", "encoder", "partial", {"pooling": "mean", "depth": 1}),
+    ("multi", "classifier", "partial", {"pooling": "native", "depth": 1}),
+    ("multi", "encoder", "probe", {"pooling": "mean"}),
+]
+LONG: list[tuple[Any, str, str]] = [
+    ("class", "native", "ends"),
+    ("class", "mean", "ends"),
+    ("number", "native", "windows"),
+    ("class", "mean", "windows"),
+    ("pairs", "mean", "windows"),
+]
+
+
+def told(case: tuple[Any, ...]) -> str:
+    return "-".join(str(part.get("pooling")) if isinstance(part, dict) else part for part in case)
+
+
+def packed(course: Course, strategy: str, **knobs: Any) -> tuple[Bundle, Trial]:
+    trial = places.finish(course, places.plan(course, strategy, **knobs))
+    return pack.pack(course, trial, "model"), trial
+
+
+def outputs_of(course: Course, trial: Trial) -> torch.Tensor:
+    """What the trained model gave for the test rows."""
+    return load_file(course.folder.path / trial.predictions)["test"]
+
+
+def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]], *, exactly: bool) -> None:
+    """Answers that are equal, or close where a head was folded or a library did the arithmetic."""
+    for ours, theirs in zip(found, wanted, strict=True):
+        for name, value in theirs.items():
+            assert ours[name] == (
+                value if exactly or not isinstance(value, (float, dict)) else pytest.approx(value, 1e-4, 1e-5)
+            )
 
 
 @pytest.mark.parametrize("strategy", shelf.names("strategies"))
@@ -25,24 +70,98 @@ def test_a_packed_graft_predicts_the_same(tmp_path: Path, strategy: str, monkeyp
     monkeypatch.setattr(pack, "_self_test", lambda *_: None)  # journeys run it; here the parts are looked at
     monkeypatch.setenv("REGRAFT_THREADS", "1")
     course = places.course(tmp_path)
-    trial = places.finish(course, places.plan(course, strategy, **SHORT.get(strategy, {})))
-    run = course.folder.path
-    graft = course.restore(trial)
-    told = pack.pack(graft, trial, course.task, course.data, course.machine, run, "model")
-    wanted = torch.from_numpy(load_file(run / trial.predictions)["test"])
+    bundle, trial = packed(course, strategy, **SHORT.get(strategy, {}))
+    place = course.folder.path / "bundle"
 
-    model = Model.load(run / "bundle")
-    answers = model.predict([row.cell for row in course.data.test])
-    exact = course.task.answers(wanted)
+    answers = Model.load(place).predict([row.cell for row in course.data.test])
+    exact = course.task.answers(outputs_of(course, trial), {})
     assert [a["probabilities"] for a in answers] == [e["probabilities"] for e in exact]
 
-    native = AutoModelForImageClassification.from_pretrained(run / "bundle", local_files_only=True)
-    noise = np.random.default_rng(told.golden_seed).standard_normal((told.micro_batch, *told.inputs.shape), np.float32)
+    loaded = AutoModelForImageClassification.from_pretrained(place, local_files_only=True)
+    (noise,) = pack.golden_batches(course.restore(trial), bundle.micro_batch, 1)
     with torch.no_grad():
-        logits = native(pixel_values=torch.from_numpy(noise)).logits
-    assert torch.equal(logits, torch.tensor(told.golden))
-    assert list(native.config.id2label.values()) == list(places.LABELS)
-    assert not list((run / "bundle").glob("*.bin"))
+        logits = loaded(**noise).logits
+    assert torch.equal(logits, torch.tensor(bundle.golden))
+    assert list(loaded.config.id2label.values()) == list(places.LABELS)
+    assert not list(place.glob("*.bin"))
+
+
+@pytest.mark.parametrize("case", TEXTS, ids=told)
+def test_packed_texts_are_predicted_the_same(
+    tmp_path: Path, case: tuple[Any, Any, str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "_self_test", lambda *_: None)
+    monkeypatch.setenv("REGRAFT_THREADS", "1")
+    of, network, strategy, knobs = case
+    course = places.text_course(tmp_path, of, network)
+    bundle, trial = packed(course, strategy, epochs=3, **knobs)
+    place, cells = course.folder.path / "bundle", [row.cell for row in course.data.test]
+    wanted = course.task.answers(outputs_of(course, trial), dict(trial.calibration))
+    assert len({json.dumps(answer, sort_keys=True) for answer in wanted}) > len(wanted) // 2, "nothing was learned"
+
+    model = Model.load(place)
+    assert model.columns == course.data.columns
+    same(model.predict(cells), wanted, exactly=course.data.target.kind != "number")
+    alone(course, bundle, trial)
+    layout = {"native": "transformers", "mean": "sentence_transformers"}[knobs["pooling"]]
+    assert bundle.opening.library == layout and (place / "modules.json").is_file() == (knobs["pooling"] == "mean")
+    same(opened(bundle.opening, place, cells), scores(wanted), exactly=False)
+
+
+@pytest.mark.parametrize("case", LONG, ids=told)
+def test_long_texts_are_read_by_the_library_as_they_were_in_training(
+    tmp_path: Path, case: tuple[Any, str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "_self_test", lambda *_: None)
+    monkeypatch.setenv("REGRAFT_THREADS", "1")
+    of, pooling, long = case
+    course = places.text_course(tmp_path, of, "classifier", long=long, max_tokens=20)
+    bundle, trial = packed(course, "probe", epochs=3, lr=0.03, pooling=pooling)
+    place, cells = course.folder.path / "bundle", [row.cell for row in course.data.test]
+    view = course.view.pooled(pooling)  # type: ignore[arg-type]
+    parts = [len(side) for row in course.table(view, 0, course.data.test).parts for side in row]
+    assert (max(parts) > 2) == (long == "windows")
+    wanted = course.task.answers(outputs_of(course, trial), dict(trial.calibration))
+    same(Model.load(place).predict(cells), wanted, exactly=course.data.target.kind != "number")
+    same(opened(bundle.opening, place, cells), scores(wanted), exactly=False)
+
+
+def alone(course: Course, bundle: Bundle, trial: Trial) -> None:
+    """The lines of `check`, run on the golden batches."""
+    graft = course.restore(trial)
+    batches = pack.golden_batches(graft, bundle.micro_batch, course.sides(graft.view))
+    with torch.no_grad():
+        made = ran(bundle.opening.check, folder=str(course.folder.path / "bundle"), batches=batches)["made"]
+    torch.testing.assert_close(made, torch.tensor(bundle.golden), rtol=1e-4, atol=1e-4)
+
+
+def opened(opening: Opening, place: Path, inputs: list[Any]) -> list[dict[str, Any]]:
+    """What the lines of the README leave for inputs, in one form."""
+    with torch.no_grad():
+        found = ran(opening.use, folder=str(place), inputs=inputs)["outputs"]
+    return [{"scores": each if isinstance(each, dict) else {"": each}} for each in found]
+
+
+def scores(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"scores": answer.get("probabilities") or {"": answer["value"]}} for answer in answers]
+
+
+# ---------------------------------------------------------------- in a process of its own
+
+
+@pytest.mark.parametrize(("of", "pooling"), [("pairs", "mean"), ("multi", "native")])
+def test_a_bundle_is_tested_by_its_library_alone(tmp_path: Path, of: Any, pooling: str) -> None:
+    course = places.text_course(tmp_path, of, "classifier")
+    bundle, trial = packed(course, "probe", epochs=2, pooling=pooling)
+    graft, golden = course.restore(trial), tmp_path / "golden.safetensors"
+    batches = pack.golden_batches(graft, bundle.micro_batch, course.sides(graft.view))
+    save_file({f"{i}/{name}": t for i, batch in enumerate(batches) for name, t in batch.items()}, golden)
+    place, cells = str(course.folder.path / "bundle"), [row.cell for row in course.data.test]
+    made, found = native.run(bundle.opening, place, str(golden), len(batches), cells, 1)
+    torch.testing.assert_close(torch.tensor(made), torch.tensor(bundle.golden), rtol=1e-4, atol=1e-4)
+    assert found is not None
+    wanted = scores(course.task.answers(outputs_of(course, trial), dict(trial.calibration)))
+    same([{"scores": each if isinstance(each, dict) else {"": each}} for each in found], wanted, exactly=False)
 
 
 def test_the_link_always_names_a_whole_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +170,7 @@ def test_the_link_always_names_a_whole_bundle(tmp_path: Path, monkeypatch: pytes
     trial = places.finish(course, places.plan(course, "probe", epochs=1))
     run = course.folder.path
     for number in (1, 2):
-        pack.pack(course.restore(trial), trial, course.task, course.data, course.machine, run, "model")
+        pack.pack(course, trial, "model")
         assert (run / "bundle").readlink() == Path(f"bundle-{number}")
         assert sorted(p.name for p in run.glob("bundle*")) == ["bundle", f"bundle-{number}"]
 
@@ -60,11 +179,7 @@ def test_a_bundle_that_fails_its_test_is_not_shipped(tmp_path: Path, monkeypatch
     course = places.course(tmp_path)
     trial = places.finish(course, places.plan(course, "probe", epochs=1))
     run = course.folder.path
-
-    def wrong(part: Path, *_: object) -> dict[str, list[object]]:
-        return {"logits": [[9.0, 9.0, 9.0]] * course.machine.micro_batch, "pipeline": []}
-
-    monkeypatch.setattr(pack, "_native", wrong)
+    monkeypatch.setattr(native, "run", lambda *_: ([[9.0, 9.0, 9.0]] * course.machine.micro_batch, None))
     with pytest.raises(RegraftError, match=r"predicts something else .* outputs differ by"):
-        pack.pack(course.restore(trial), trial, course.task, course.data, course.machine, run, "model")
+        pack.pack(course, trial, "model")
     assert not list(run.glob("bundle*")) and not list(run.glob(".part-*"))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
 from regraft.engine import cache
-from regraft.engine.cache import Store, Trunk, open_store
+from regraft.engine.cache import Part, Store, Table, Trunk, open_store
 from regraft.kit import hardware
+from regraft.modalities import text
+from regraft.planner.race import Course
+from regraft.waist import Options, Reading
 from tests import places
 
 PLANS = [("probe", {"epochs": 3, "batch": 7}), ("partial", {"depth": 1, "epochs": 3, "batch": 7})]
@@ -29,14 +35,115 @@ def test_cached_and_uncached_fits_are_equal(tmp_path: Path, strategy: str, knobs
     assert first.scores == second.scores
 
 
+TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
+    ("class", "encoder", "probe", {"pooling": "mean"}),
+    ("class", "classifier", "probe", {"pooling": "native"}),
+    ("class", "encoder", "probe", {"pooling": "native"}),
+    ("class", "encoder", "partial", {"pooling": "mean", "depth": 1}),
+    ("class", "classifier", "partial", {"pooling": "native", "depth": 1}),
+    ("class", "classifier", "partial", {"pooling": "native", "depth": 3}),
+    ("pairs", "encoder", "probe", {"pooling": "mean"}),
+    ("pairs", "classifier", "probe", {"pooling": "native"}),
+    ("pairs", "encoder", "partial", {"pooling": "mean", "depth": 1}),
+    ("pairs", "classifier", "partial", {"pooling": "native", "depth": 1}),
+]
+
+
+@pytest.mark.parametrize("case", TEXTS, ids=str)
+def test_cached_and_uncached_fits_of_texts_are_equal(
+    tmp_path: Path, case: tuple[Any, Any, str, dict[str, Any]]
+) -> None:
+    of, network, strategy, knobs = case
+    both_equal(places.text_course(tmp_path, of, network), tmp_path, strategy, epochs=3, batch=7, **knobs)
+
+
+@pytest.mark.parametrize("long", ["ends", "windows"])
+def test_cached_and_uncached_fits_of_long_texts_are_equal(tmp_path: Path, long: Any) -> None:
+    """Windows of a text are averaged, whichever side of a pair they stand on."""
+    course = places.text_course(tmp_path, "pairs", long=long, max_tokens=20)
+    windows = {count for shape in course.table(course.view, 0, course.data.train).shapes for _, count in shape}
+    assert (len(windows) > 2) == (long == "windows")
+    both_equal(course, tmp_path, "partial", long=long, max_tokens=20, depth=1, epochs=2, batch=7)
+
+
+def both_equal(
+    cached: Course, tmp_path: Path, strategy: str, *, long: Any = "cut", max_tokens: int = 0, **knobs: Any
+) -> None:
+    """The same plan with and without the cache; batches are those of the rows' sizes alone."""
+    assert cached.machine.promise == "exact"
+    uncached = places.course(
+        tmp_path,
+        run="uncached",
+        cached=False,
+        reading=Reading(task=cached.task.name),
+        long=long,
+        max_tokens=max_tokens,
+    )
+    chosen = places.plan(cached, strategy, **knobs)
+    seen: dict[bool, list[tuple[int, ...]]] = {True: [], False: []}
+    original = Table.batch
+
+    def watched(self: Table, index: Any) -> Any:
+        assert len({self.shapes[i] for i in index}) == 1, "rows of two sizes met"
+        seen[self.store is not None].append(tuple(index))
+        return original(self, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Table, "batch", watched)
+        first, second = places.finish(cached, chosen), places.finish(uncached, chosen)
+    assert list((hardware.cache_folder() / "trunk").rglob("*.block"))
+    assert seen[True] == seen[False] and len(seen[True]) > 3
+    assert places.weights(cached, first) == places.weights(uncached, second)
+    assert first.curve == second.curve and first.scores == second.scores and first.calibration == second.calibration
+    made = [
+        (course.folder.path / trial.predictions).read_bytes() for course, trial in ((cached, first), (uncached, second))
+    ]
+    assert made[0] == made[1]
+
+
+# ---------------------------------------------------------------- what a text is padded to
+
+WORD = some.sampled_from([*places.PLAIN, "unknown", "Sea,", "ROSE", "jabber", "é", "[SEP]", "\n"])
+TEXT = some.lists(WORD, max_size=90).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return places.encoder_model(tmp_path_factory.mktemp("vocabulary"))
+
+
+@pytest.mark.parametrize("long", ["cut", "ends", "windows"])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(some.lists(TEXT | some.tuples(TEXT, TEXT), min_size=1, max_size=6), some.randoms(use_true_random=False))
+def test_a_text_is_encoded_the_same_in_any_company(vocabulary: Path, long: Any, cells: list[Any], order: Any) -> None:
+    """Its parts, their padded sizes and the rows of its tensors are a function of the text alone."""
+    spec = text.adjust(text.described(vocabulary), Options("d", "m", long=long, max_tokens=40))
+    alone = [text.encoder(spec, True, str(vocabulary)).parts([cell])[0] for cell in cells]
+    turned = list(range(len(cells)))
+    order.shuffle(turned)
+    encoder = text.encoder(spec, True, str(vocabulary))
+    together = dict(zip(turned, encoder.parts([cells[i] for i in turned]), strict=True))
+    parts = [part for i in turned for part in together[i]]
+    for i, pieces in enumerate(alone):
+        assert [size for _, size in pieces] == [size for _, size in together[i]]
+        assert (len(pieces) > 1) <= (long == "windows")
+        for (mine, size), (theirs, _) in zip(pieces, together[i], strict=True):
+            assert size in (16, 32, 40) and len(mine.ids) <= size
+            company = [part for part, other in parts if other == size]
+            place = next(j for j, part in enumerate(company) if part is theirs)
+            batch, single = encoder.tensors(company), encoder.tensors([mine])
+            assert all(torch.equal(batch[name][place], single[name][0]) for name in batch)
+            assert batch["input_ids"].shape == (len(company), size)
+
+
 def test_the_trunk_runs_once_for_each_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = 0
     original = Trunk.states
 
-    def counting(self: Trunk, cells: list[object]) -> object:
+    def counting(self: Trunk, parts: list[Part]) -> object:
         nonlocal counted
-        counted += len(cells)
-        return original(self, cells)
+        counted += len(parts)
+        return original(self, parts)
 
     monkeypatch.setattr(Trunk, "states", counting)
     course = places.course(tmp_path)
@@ -51,7 +158,7 @@ def test_a_changed_block_is_dropped_and_made_again(tmp_path: Path) -> None:
     course = places.course(tmp_path)
     k = len(course.view.stages)
     table = course.table(course.view, k, course.data.train)
-    wanted = table.batch(range(5)).value
+    wanted = table.batch(range(5))[0].state.value
     (block,) = (hardware.cache_folder() / "trunk").rglob("*.block")
     data = bytearray(block.read_bytes())
     data[-3] ^= 1
@@ -59,7 +166,7 @@ def test_a_changed_block_is_dropped_and_made_again(tmp_path: Path) -> None:
     store = open_store(course.view, k, course.machine)
     assert store.dropped == 1 and not block.exists()
     again = course.table(course.view, k, course.data.train)
-    assert torch.equal(again.batch(range(5)).value, wanted)
+    assert torch.equal(again.batch(range(5))[0].state.value, wanted)
 
 
 @pytest.mark.parametrize("touch", ["weight", "buffer", "inputs", "config", "threads", "versions", "micro_batch"])
@@ -123,7 +230,7 @@ def test_stores_that_were_opened_longest_ago_make_room(tmp_path: Path) -> None:
 
 def test_a_machine_without_the_promise_is_told_apart(tmp_path: Path) -> None:
     course = places.course(tmp_path)
-    batch = course.encode([row.cell for row in course.data.train[:8]])
+    batch = course.encoder.tensors([row.cell for row in course.data.train[:8]])
     assert cache.promise(course.view, batch) == "exact"
 
     class Shaky:
@@ -141,7 +248,7 @@ def test_an_unlawful_network_is_used_without_the_cache(tmp_path: Path, monkeypat
     course = places.course(tmp_path)
     chosen = places.plan(course, "partial", depth=1, epochs=1)
     said = [event.text for event in course.trial(0, chosen) if type(event).__name__ == "Said"]
-    assert any("split law does not hold" in text for text in said)
+    assert any("split law does not hold" in told for told in said)
     assert not list(hardware.cache_folder().rglob("*.block"))
 
 
@@ -162,7 +269,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(durable, "before", refuse)
     said = [event.text for event in full.trial(0, chosen) if type(event).__name__ == "Said"]
-    assert any("going on without the cache" in text and "No space left" in text for text in said)
+    assert any("going on without the cache" in told and "No space left" in told for told in said)
     assert places.weights(full, places.finish(full, chosen)) == wanted
     assert not list((tmp_path / "elsewhere").rglob("*.block"))
 

@@ -37,6 +37,42 @@ def test_frozen_tensors_are_hash_equal_after_every_phase(tmp_path: Path, strateg
         assert len(still) > 0
 
 
+@pytest.mark.parametrize("pooling", ["native", "mean"])
+@pytest.mark.parametrize("strategy", shelf.names("strategies"))
+def test_the_encoder_of_texts_is_left_as_it_was(tmp_path: Path, strategy: str, pooling: str) -> None:
+    """Whatever a trial trains, its own copies move: not the weights and buffers that all trials share."""
+    course = places.text_course(tmp_path, "pairs")
+    chosen = places.plan(course, strategy, pooling=pooling, **SHORT.get(strategy, {}))
+    before = freeze.hashes(course.view.module.state_dict())
+    done = [event for event in course.trial(0, chosen) if isinstance(event, PhaseDone)]
+    assert freeze.hashes(course.view.module.state_dict()) == before
+    graft = course.graft(chosen)
+    assert [e.verified for e in done] == [len(freeze.frozen(graft.view, graft.head, p)) for p in chosen.phases]
+    ended = course.restore(places.finish(course, chosen))
+    moved = {
+        stage
+        for (_, stage, a), (_, _, b) in zip(ended.view.named(), graft.view.named(), strict=True)
+        if not torch.equal(a, b)
+    }
+    assert moved == set(range(chosen.trunk, len(graft.view.stages)))
+
+
+@pytest.mark.parametrize("pooling", ["native", "mean"])
+def test_rates_cover_what_features_depend_on(tmp_path: Path, pooling: str) -> None:
+    """Under the mean the pooler's weights are nobody's: no pattern may be asked to match them."""
+    course = places.text_course(tmp_path, network="classifier")
+    for strategy in shelf.names("strategies"):
+        chosen = places.plan(course, strategy, pooling=pooling)
+        graft = course.graft(chosen)
+        trained = freeze.apply(graft.view, graft.head, chosen.phases[0])
+        wanted = {id(p) for p, _ in trained.values()}
+        assert {id(p) for p in graft.view.module.parameters() if p.requires_grad} | {
+            id(p) for p in graft.head.parameters()
+        } == wanted
+        pooler = {id(p) for n, p in graft.view.module.named_parameters() if "pooler" in n}
+        assert bool(pooler & wanted) == (pooling == "native" and strategy != "probe")
+
+
 @pytest.mark.parametrize("strategy", shelf.names("strategies"))
 def test_rates_cover_each_trainable_parameter_once(tmp_path: Path, strategy: str) -> None:
     course = places.course(tmp_path)

@@ -41,6 +41,26 @@ def test_stopped_at_every_step(tmp_path: Path, strategy: str, knobs: dict[str, o
         assert trial.curve == wanted.curve and trial.scores == wanted.scores
 
 
+def test_texts_stopped_at_every_step(tmp_path: Path) -> None:
+    """Dropout, batches of three sizes in random order, and a stage that starts at random."""
+    made = lambda run: places.text_course(tmp_path, run=run)  # noqa: E731
+    whole = made("whole")
+    chosen = places.plan(whole, "partial", depth=2, epochs=2, batch=9, pooling="native")
+    steps = sum(isinstance(event, Step) for event in whole.trial(0, chosen))
+    wanted = places.finish(whole, chosen)
+    assert steps == 12
+    for stop in range(1, steps + 1):
+        course = made(f"stopped-{stop}")
+        work = course.trial(0, chosen)
+        next(event for event in work if isinstance(event, Step) and event.step == stop)
+        work.close()
+        again = made(f"stopped-{stop}")
+        assert len([event for event in again.trial(0, chosen) if isinstance(event, Step)]) == steps - stop
+        trial = places.finish(again, chosen)
+        assert places.weights(again, trial) == places.weights(whole, wanted)
+        assert trial.curve == wanted.curve and trial.scores == wanted.scores and trial.calibration == wanted.calibration
+
+
 def test_a_torn_snapshot_is_passed_over(tmp_path: Path) -> None:
     whole = places.course(tmp_path, run="whole")
     chosen = places.plan(whole, "partial", depth=1, epochs=2, batch=9)

@@ -25,6 +25,17 @@ def test_the_seed_decides(tmp_path: Path, strategy: str) -> None:
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.parametrize("strategy", ["probe", "partial", "scratch"])
+def test_the_seed_decides_for_texts(tmp_path: Path, strategy: str) -> None:
+    """With dropout in the trained stages, batches of three sizes, and a pooler that the checkpoint lacks."""
+    found = []
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        course = places.text_course(tmp_path, run=run, seed=seed)
+        knobs = SHORT[strategy] | {"pooling": "native"}
+        found.append(places.weights(course, places.finish(course, places.plan(course, strategy, **knobs))))
+    assert found[0] == found[1] != found[2]
+
+
 def test_trials_that_take_turns_do_not_disturb_each_other(tmp_path: Path) -> None:
     alone = places.course(tmp_path, run="alone")
     plans = [places.plan(alone, name, **SHORT[name]) for name in ("partial", "scratch")]
@@ -45,7 +56,7 @@ def test_what_a_clock_chose_is_replayed(tmp_path: Path, monkeypatch: pytest.Monk
     folder = Folder(tmp_path / "run")
 
     def machine() -> MachineCard:
-        return survey.machine(course.view, course.data, course.encode, "auto")
+        return survey.machine(course.view, course.data, course.encoder, "auto")
 
     monkeypatch.setattr(hardware, "bf16_gain", lambda: 3.0)
     first = folder.step("machine", MachineCard, machine, "mark")

@@ -27,6 +27,7 @@ STAGES = {
     "timm/swin": ["patch_embed", "layers.0", "layers.1", "layers.2", "layers.3"],
     "torchvision/resnet18": ["conv1", "layer1", "layer2", "layer3", "layer4"],
     "torchvision/mobilenet_v3": [*FEATURES, "classifier"],
+    "torchvision/efficientnet": [f"features.{i}" for i in range(9)],
     "torchvision/vgg11": [*(f"features.{i}" for i in (0, 3, 6, 8, 11, 13, 16, 18)), "classifier.0", "classifier.3"],
     "bert": ["embeddings", *ENCODER, "pooler"],
     "distilbert": [
@@ -34,6 +35,8 @@ STAGES = {
         *(f"distilbert.transformer.layer.{i}" for i in range(3)),
         "pre_classifier",
     ],
+    "roberta": ["roberta.embeddings", *(f"roberta.{name}" for name in ENCODER), "classifier"],
+    "minilm": ["embeddings", *ENCODER],
     "gpt2": ["wte", "h.0", "h.1", "h.2"],
     "llama": ["embed_tokens", *BLOCKS],
     "deberta": ["deberta.embeddings", *(f"deberta.{name}" for name in ENCODER), "pooler"],
@@ -51,6 +54,9 @@ STAGES = {
     "vit": ["embeddings", *BLOCKS],
     "dinov2": ["embeddings", *ENCODER],
     "clip": ["embeddings", *(f"encoder.{name}" for name in BLOCKS)],
+    "swin": ["embeddings", *(f"encoder.{name}" for name in BLOCKS)],
+    "efficientnet": ["embeddings", *(f"encoder.blocks.{i}" for i in range(8)), "encoder.top_conv"],
+    "convnext": ["embeddings", *(f"encoder.stages.{i}" for i in range(4))],
     "convnextv2": ["embeddings", *(f"encoder.stages.{i}" for i in range(4))],
     "resnet": ["embedder", *(f"encoder.stages.{i}" for i in range(4))],
     "mobilenet_v2": ["conv_stem", *(f"layer.{i}" for i in range(16)), "conv_1x1"],
@@ -63,10 +69,13 @@ GLUED = {
         "deberta.encoder.LayerNorm.weight",
         "deberta.encoder.LayerNorm.bias",
     },
-    "wav2vec2": {"wav2vec2.masked_spec_embed"},
     "whisper": {"embed_positions.weight"},
+}
+IDLE = {
+    "wav2vec2": {"wav2vec2.masked_spec_embed"},
     "clip": {"vision_model.post_layernorm.weight", "vision_model.post_layernorm.bias"},
 }
+"""What the features do not depend on: it belongs to nobody, and nothing asks to train it."""
 STILL = {"torchvision/vgg11"}
 """Networks that are the same in train mode: what VGG drops out lies between its stages, and that is never trained."""
 
@@ -102,7 +111,8 @@ def test_stages_are_found_by_structure(name: str) -> None:
     named = list(view.named())
     assert {n.removeprefix(f"{GLUE}/") for n, _, _ in named if n.startswith(GLUE)} == GLUED.get(name, set())
     assert len({n for n, _, _ in named}) == len(named)
-    assert [id(p) for _, _, p in named] == [id(p) for p in view.module.parameters()]
+    idle = IDLE.get(name, set())
+    assert [id(p) for _, _, p in named] == [id(p) for n, p in view.module.named_parameters() if n not in idle]
     for full, i, _ in named:
         assert full.startswith((f"{view.stages[i].name}/", f"{GLUE}/"))
 
@@ -271,7 +281,7 @@ class Fold(Odd):
 
 
 class Again(Odd):
-    """One block runs twice: it is glue, as are the weights that never run."""
+    """One block runs twice: it is glue; weights that never run belong to nobody."""
 
     def forward(self, x: Tensor) -> Tensor:
         a, b, c, _, e = self.blocks
@@ -346,6 +356,18 @@ def aside() -> Aside:
     return net
 
 
+def idle(net: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of modules whose output reaches no feature: those that the class of the network does not use."""
+    unused = {
+        Hourglass: ["norm", "never"],
+        Shortcut: ["more", "never"],
+        Again: ["blocks.3", "stem", "norm", "never"],
+    }
+    rest = ["stem", "norm", "more", "never"] if isinstance(net, Odd) else []
+    for path in unused.get(type(net), rest):
+        yield from net.get_submodule(path).parameters()
+
+
 def call(module: nn.Module, batch: Batch) -> Tensor:
     features: Tensor = module(batch["x"])
     return features
@@ -388,4 +410,7 @@ def test_only_cuts_that_keep_the_law_remain(make: Callable[[], nn.Module], stage
         assert torch.equal(view.run(batch, start=k, state=state), whole), k
         assert torch.equal(view.run(start=k, state=state), whole), k
     held = {id(p) for members in stages for path in members for p in net.get_submodule(path).parameters()}
-    assert {id(p) for n, _, p in view.named() if n.startswith(GLUE)} == {id(p) for p in net.parameters()} - held
+    needed = {id(p) for p in net.parameters()} - {id(p) for p in idle(net)}
+    named = {id(p): n for n, _, p in view.named()}
+    assert set(named) == needed, "exactly what the features depend on has a name"
+    assert {i for i, n in named.items() if n.startswith(GLUE)} == needed - held

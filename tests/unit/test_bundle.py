@@ -16,8 +16,10 @@ from regraft.errors import ModelError
 from regraft.kit import durable
 from regraft.providers import bundle as provider
 from regraft.providers import transformers
-from regraft.waist import Bundle, InputSpec, Phase, Plan, Score, Target, plain
+from regraft.waist import Bundle, InputSpec, Opening, Phase, Plan, Score, Target, plain
 from tests import places
+
+TARGET = Target("label", "class", ("blue", "red"), (3, 4))
 
 
 def packed(place: Path) -> Bundle:
@@ -27,9 +29,10 @@ def packed(place: Path) -> Bundle:
         name="run",
         modality="image",
         task="classify",
-        target=Target("label", "class", ("blue", "red"), (3, 4)),
+        target=TARGET,
         inputs=InputSpec("image", (3, 16, 16), settings=(("resample", 2), ("scale", 0.5))),
         plan=Plan("probe", (Phase(1, 4, (("head/*", 1.0),)),)),
+        provider="transformers",
         base="resnet",
         scores=(Score("accuracy", "test", 0.5, 0.4, 0.6, 9),),
         golden_seed=20,
@@ -37,6 +40,7 @@ def packed(place: Path) -> Bundle:
         micro_batch=8,
         versions=(("torch", "2"),),
         files=tuple(durable.sums(place).items()),
+        opening=Opening("transformers", "outputs = []", "made = None"),
     )
     durable.write_json(place / bundle.NAME, plain(told))
     return told
@@ -45,7 +49,7 @@ def packed(place: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("run") / "bundle"
-    transformers.load(str(places.model(place.parent / "model"))).export(nn.Linear(16, 2), ("blue", "red"), str(place))
+    transformers.load(str(places.model(place.parent / "model"))).export(nn.Linear(16, 2), TARGET, str(place))
     packed(place)
     return place
 

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from regraft.metrics.classes import METRICS, accuracy, balanced_accuracy
+from regraft.metrics.classes import METRICS, accuracy, balanced_accuracy, macro_f1
 
-THEIRS = {"accuracy": accuracy_score, "balanced_accuracy": balanced_accuracy_score}
+
+def theirs(name: str, y: np.ndarray, pred: np.ndarray, weight: np.ndarray | None) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs warns of predicted classes that do not occur
+        if name == "macro_f1":
+            return float(f1_score(y, pred, average="macro", sample_weight=weight, zero_division=0))
+        measure = {"accuracy": accuracy_score, "balanced_accuracy": balanced_accuracy_score}[name]
+        return float(measure(y, pred, sample_weight=weight))
 
 
 @some.composite
@@ -28,10 +35,7 @@ def test_values_are_those_of_scikit_learn(rows: tuple[np.ndarray, np.ndarray, np
     pred, y, weight = rows
     for metric in METRICS:
         given_ = weight if weighted else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # theirs warns of predicted classes that do not occur
-            wanted = THEIRS[metric.name](y, pred, sample_weight=given_)
-        assert metric.fn(pred, y, given_) == pytest.approx(wanted)
+        assert metric.fn(pred, y, given_) == pytest.approx(theirs(metric.name, y, pred, given_))
 
 
 @given(guesses())
@@ -45,10 +49,12 @@ def test_chance_is_the_best_constant_guess(rows: tuple[np.ndarray, np.ndarray, n
 def test_a_class_that_is_never_found_counts_in_full() -> None:
     pred, y = np.zeros(10, int), np.array([0] * 9 + [1])
     assert accuracy(pred, y) == 0.9 and balanced_accuracy(pred, y) == 0.5
+    assert macro_f1(pred, y) == pytest.approx(9 / 19)
 
 
 def test_records_say_which_way_is_better_and_what_is_a_share() -> None:
-    assert [(m.name, m.better, m.proportion) for m in METRICS] == [
-        ("accuracy", "higher", True),
-        ("balanced_accuracy", "higher", False),
+    assert [(m.name, m.better, m.proportion, m.takes) for m in METRICS] == [
+        ("accuracy", "higher", True, "pred"),
+        ("balanced_accuracy", "higher", False, "pred"),
+        ("macro_f1", "higher", False, "pred"),
     ]

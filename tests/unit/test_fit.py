@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as some
 
 from regraft.engine import fit as engine
 from regraft.engine import freeze
-from regraft.engine.cache import Table
-from regraft.engine.fit import fit, seed_of
+from regraft.engine.cache import Shape, Table
+from regraft.engine.fit import batches, fit, seed_of
 from regraft.engine.predict import Graft, outputs
 from regraft.engine.snapshot import Keeper
 from regraft.errors import DataError, UsageError
 from regraft.kit.meter import Meter
 from regraft.planner.race import Course
-from regraft.waist import Event, Insert, Optimizer, Phase, PhaseDone, Plan, Scored, Step
+from regraft.waist import Event, Insert, Loss, Optimizer, Phase, PhaseDone, Plan, Scored, Step
 from tests import places
 
 
@@ -38,7 +42,11 @@ def probe(*, lr: float = 0.01, batch: int = 9, kind: Any = "adamw", clip: float 
 def run(course: Course, plan: Plan, place: Path, seed: int = 0) -> tuple[Graft, list[Event]]:
     graft = course.graft(plan)
     keeper = Keeper(place, Meter.start(), 1e9)
-    return graft, list(fit(plan, graft, course.task, lambda k: course._tables(graft.view, k), keeper, seed))
+    return graft, list(fit(plan, graft, course.task, lambda k: tables(course, graft, k), keeper, seed))
+
+
+def tables(course: Course, graft: Graft, k: int) -> tuple[Table, Table]:
+    return course.table(graft.view, k, course.data.train), course.table(graft.view, k, course.data.val)
 
 
 def steps(events: list[Event]) -> list[Step]:
@@ -117,7 +125,7 @@ def test_a_fit_follows_its_seed_alone(course: Course, tmp_path: Path) -> None:
 def test_a_fit_leaves_the_generator_alone(course: Course, tmp_path: Path) -> None:
     graft, keeper = course.graft(probe()), Keeper(tmp_path, Meter.start(), 1e9)
     state = torch.get_rng_state()
-    list(fit(probe(), graft, course.task, lambda k: course._tables(graft.view, k), keeper, 0))
+    list(fit(probe(), graft, course.task, lambda k: tables(course, graft, k), keeper, 0))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -127,6 +135,67 @@ def test_seeds_depend_on_every_part() -> None:
     assert seed_of(0, "order") == seed_of(0, "order")
 
 
+# ---------------------------------------------------------------- rows of several shapes
+
+SHAPES = some.lists(
+    some.sampled_from([((16, 1),), ((32, 1),), ((64, 3),), ((16, 1), (32, 1))]), min_size=1, max_size=60
+)
+
+
+@given(SHAPES, some.integers(1, 20), some.integers(0, 2**60))
+def test_batches_hold_every_row_once_and_one_shape_each(shapes: list[Shape], size: int, seed: int) -> None:
+    found = batches(shapes, size, seed)
+    assert sorted(i for index in found for i in index) == list(range(len(shapes)))
+    assert all(1 <= len(index) <= size and len({shapes[i] for i in index}) == 1 for index in found)
+    assert len(found) == len(batches(shapes, size, seed + 1)) == sum(-(-n // size) for n in Counter(shapes).values())
+    for shape in set(shapes):
+        counts = [len(index) for index in found if shapes[index[0]] == shape]
+        assert max(counts) - min(counts) <= 1
+    assert found == batches(shapes, size, seed)
+
+
+@pytest.mark.parametrize(("rows", "size", "cuts"), [(27, 10, [9, 18]), (28, 10, [9, 18]), (5, 9, []), (6, 4, [3])])
+def test_rows_of_one_shape_are_one_permutation_dealt_out_evenly(rows: int, size: int, cuts: list[int]) -> None:
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(7)).tolist()
+    wanted = [order[a:b] for a, b in itertools.pairwise([0, *cuts, rows])]
+    assert batches([((32, 1),)] * rows, size, 7) == wanted
+
+
+def test_batches_of_several_shapes_come_in_random_order() -> None:
+    shapes: list[Shape] = [((16 << i % 3, 1),) for i in range(60)]
+    orders = [[shapes[index[0]] for index in batches(shapes, 5, seed)] for seed in range(3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(order != sorted(order) for order in orders)
+
+
+@pytest.mark.parametrize("size", [100, 5])
+def test_a_row_counts_the_same_in_a_short_batch(tmp_path: Path, size: int) -> None:
+    """Steps so small that gradients hardly change: an epoch moves the head by its steps times the gradient of all."""
+    texts = places.text_course(tmp_path, "class", cached=False)
+    texts.data = dataclasses.replace(texts.data, train=texts.data.train[:32])
+    plan = probe(kind="sgd", lr=1e-4, clip=0.0, batch=size, epochs=1, schedule="constant")
+    plan = dataclasses.replace(plan, pooling="mean", optimizer=dataclasses.replace(plan.optimizer, momentum=0.0))
+    graft, events = run(texts, plan, tmp_path / "kept")
+    table, _ = tables(texts, start := texts.graft(plan), 4)
+    assert len({len(index) for index in batches(table.shapes, size, 0)}) > 1, "all batches are of one size"
+    loss = texts.task.loss(outputs(start, table), texts.task.encode([row.y for row in table.rows]), Loss())
+    assert float(loss.mean()) == pytest.approx(math.log(3)), "the head starts at zero"
+    whole = sum(
+        texts.task.loss(start.forward(table.batch([i]), 4), texts.task.encode([row.y]), Loss()).sum()
+        for i, row in enumerate(table.rows)
+    )
+    (wanted,) = torch.autograd.grad(whole / 32, [start.head.weight])  # type: ignore[operator]
+    torch.testing.assert_close(graft.head.weight / len(steps(events)) / 1e-4, -wanted, rtol=0.01, atol=2e-3)
+
+
+def test_the_curve_holds_the_mean_over_rows_of_batches_of_all_sizes(tmp_path: Path) -> None:
+    texts = places.text_course(tmp_path, "class", cached=False)
+    plan = dataclasses.replace(probe(lr=1e-30, batch=7, epochs=1), pooling="mean")
+    _, events = run(texts, plan, tmp_path)
+    (scored,) = [event.epoch for event in events if isinstance(event, Scored)]
+    assert scored.train_loss == pytest.approx(math.log(3)) and len(steps(events)) == 6
+
+
 # ---------------------------------------------------------------- stopping and resuming
 
 
@@ -134,9 +203,9 @@ def test_patience_ends_a_phase_and_the_best_weights_stay(course: Course, tmp_pat
     graft, events = run(course, probe(lr=30.0, epochs=50, patience_epochs=2), tmp_path)
     found = curve(events)
     assert len(found) < 50 and len(found) == found.index(min(found)) + 3
-    _, val = course._tables(graft.view, 4)
-    loss = course.task.loss(outputs(graft, val), course.task.encode([row.y for row in course.data.val]), 0.0).mean()
-    assert loss.item() == min(found)
+    _, val = tables(course, graft, 4)
+    loss = course.task.loss(outputs(graft, val), course.task.encode([row.y for row in course.data.val]), Loss())
+    assert float(loss.mean()) == min(found)
 
 
 def test_without_patience_all_epochs_are_run(course: Course, tmp_path: Path) -> None:
@@ -206,21 +275,27 @@ def test_a_rate_that_blows_up_names_the_step_and_the_rows(course: Course, tmp_pa
 def test_a_picture_that_gives_no_numbers_is_named(course: Course, tmp_path: Path) -> None:
     bad = course.data.train[5]
 
-    def encode(cells: Any) -> dict[str, torch.Tensor]:
-        made = course.encode(cells)
+    def tensors(cells: Any) -> dict[str, torch.Tensor]:
+        made = course.encoder.tensors(cells)
         for i, cell in enumerate(cells):
             if cell == bad.cell:
                 made["pixel_values"][i] = math.nan
         return made
 
     with pytest.raises(DataError, match=r"loss is not finite at step 5 .*epoch 1") as caught:
-        run(dataclasses.replace(course, encode=encode), probe(batch=1, lr=1e-6), tmp_path, seed=first_seed(5, 4))
+        run(
+            dataclasses.replace(course, encoder=dataclasses.replace(course.encoder, tensors=tensors)),
+            probe(batch=1, lr=1e-6),
+            tmp_path,
+            seed=first_seed(5, 4),
+        )
     assert caught.value.saw == f"nan for {bad.id} …"
 
 
 def first_seed(row: int, place: int) -> int:
     """A seed whose first epoch takes `row` as its step number `place`, counted from 0."""
-    return next(s for s in range(1000) if engine._order(27, seed_of(s, "order", 0, 0))[place] == row)
+    shapes: list[Shape] = [((0, 1),)] * 27
+    return next(s for s in range(1000) if batches(shapes, 1, seed_of(s, "order", 0, 0))[place] == [row])
 
 
 UNBUILT = [

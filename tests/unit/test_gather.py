@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from safetensors.numpy import save
 
 from regraft.audit.gather import audit, baselines
 from regraft.kit import durable, shelf
-from regraft.tasks import classify
+from regraft.tasks import classify, multilabel, ordinal, regress
 from regraft.waist import Cost, Data, Phase, Plan, Row, Score, Target, Trial
 
 TARGET = Target("label", "class", ("a", "b"), (1, 1))
@@ -29,10 +33,24 @@ def trial(folder: Path, name: str, share: float, *, random: bool = False) -> Tri
 
 
 def test_chance_is_told_for_every_metric() -> None:
-    assert baselines(TASK, DATA) == (
+    found = baselines(TASK, DATA)
+    assert found[:2] == (
         Score("accuracy", "test", 0.75, 0.75, 0.75, 80),
         Score("balanced_accuracy", "test", 0.5, 0.5, 0.5, 80),
     )
+    assert [score.metric for score in found] == [metric.name for metric in TASK.metrics]
+
+
+def test_a_guess_says_which_way_is_better() -> None:
+    target = Target("age", "number", centre=2.0, spread=1.0)
+    rows = [Row(str(i), None, float(i), "", str(i)) for i in range(4)]
+    found = baselines(regress.make(target), Data("d", "text", target, (), (), rows, "f"))
+    assert [(score.metric, score.better) for score in found[:3]] == [
+        ("rmse", "lower"),
+        ("mae", "lower"),
+        ("r2", "higher"),
+    ]
+    assert found[1].value == 1.0
 
 
 def test_every_check_on_the_shelf_is_asked(tmp_path: Path) -> None:
@@ -47,3 +65,47 @@ def test_the_winner_is_questioned_and_not_the_first(tmp_path: Path) -> None:
     found = {f.check: f for f in audit(TASK, DATA, trials, 1, tmp_path, 0)}
     assert found["chance"].status == "fail" and found["chance"].value == 0.5
     assert found["transfer"].evidence == "no trial from scratch was run"
+
+
+AT = np.arange(80)
+KINDS = [
+    (Target("age", "number", centre=3.5, spread=2.0), regress, [float(i % 8) for i in AT], AT[:, None] % 8),
+    (
+        Target("tags", "multi", ("a", "b"), (4, 1)),
+        multilabel,
+        [("a",) if i % 4 else ("a", "b") for i in AT],
+        np.stack([0 * AT + 4, 4 - 8 * (AT % 4 > 0)], 1),
+    ),
+    (
+        Target("grade", "class", ("a", "b", "c"), (2, 2, 2), ordered=True),
+        ordinal,
+        ["abc"[i % 3] for i in AT],
+        np.eye(3)[AT % 3],
+    ),
+]
+
+
+@pytest.mark.parametrize(("target", "kind", "ys", "right"), KINDS, ids=["regress", "multilabel", "ordinal"])
+def test_every_task_is_audited(
+    tmp_path: Path, target: Target, kind: ModuleType, ys: list[Any], right: np.ndarray
+) -> None:
+    """A trial that is right everywhere against one that gives the same outputs for every row."""
+    task = kind.make(target)
+    metric, y = task.metrics[0], task.encode(ys).numpy()
+    trials = []
+    for name, init, outputs in (("probe", "pretrained", right), ("scratch", "random", right * 0 + right.mean(0))):
+        made = outputs.astype(np.float32)
+        durable.write(tmp_path / name, save({"test": made}))
+        value = metric.fn(task.decode(torch.from_numpy(made))[metric.takes], y, None)
+        score = Score(metric.name, "test", value, value, value, 80, metric.better)
+        plan = Plan(name, (Phase(1, 0, (("*", 1.0),)),), init=init)
+        trials.append(Trial(plan, 0, (score,), (), Cost(1.0, 1), name, ""))
+    rows = [Row(str(i), None, label, "", str(i)) for i, label in enumerate(ys)]
+    found = audit(task, Data("d", "text", target, (), (), rows, "f"), trials, 0, tmp_path, 0)
+    assert {f.check: f.status for f in found} == {"chance": "pass", "transfer": "pass"}
+
+
+def test_a_check_whose_needs_cannot_be_met_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf.find("checks", "transfer"), "NEEDS", ("predictions", "activations"))
+    found = audit(TASK, DATA, [trial(tmp_path, "probe", 0.95)], 0, tmp_path, 0)
+    assert [f.check for f in found] == ["chance"]

@@ -17,10 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from regraft.errors import DataError
+from regraft.errors import DataError, UsageError
 from regraft.modalities import image
-from regraft.providers import transformers as provider
-from regraft.waist import InputSpec
+from regraft.waist import InputSpec, Options
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -106,9 +105,9 @@ def test_pictures_are_prepared_as_transformers_does(tmp_path: Path, given: dict[
     from transformers import AutoImageProcessor
 
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(ALL | given))
-    spec = provider._inputs(tmp_path)
+    spec = image.described(tmp_path)
     theirs = AutoImageProcessor.from_pretrained(str(tmp_path), local_files_only=True, backend="pil")
-    encode = image.encoder(spec, False)
+    encode = image.encoder(spec, False).tensors
     for i, size in enumerate(SIZES):
         cell = Image.fromarray(pixels(*size, seed=i))
         wanted = np.asarray(theirs(cell, return_tensors="np")["pixel_values"])
@@ -119,7 +118,7 @@ def test_pictures_are_prepared_as_transformers_does(tmp_path: Path, given: dict[
 
 def test_a_batch_is_its_rows() -> None:
     cells = [pixels(9, 12, seed=i) for i in range(3)]
-    encode = image.encoder(SMALL, True)
+    encode = image.encoder(SMALL, True).tensors
     made = encode(cells)["pixel_values"]
     assert made.dtype == torch.float32 and made.shape == (3, 3, 8, 8)
     assert torch.equal(made, torch.cat([encode([cell])["pixel_values"] for cell in cells]))
@@ -127,14 +126,44 @@ def test_a_batch_is_its_rows() -> None:
 
 def test_training_and_use_see_the_same() -> None:
     cell = pixels(9, 12)
-    made = [image.encoder(SMALL, train)([cell])["pixel_values"] for train in (True, False)]
+    made = [image.encoder(SMALL, train).tensors([cell])["pixel_values"] for train in (True, False)]
     assert torch.equal(*made)
 
 
 def test_scale_and_shift_are_applied() -> None:
     spec = InputSpec("image", (3, 8, 8), settings=(("height", 8), ("scale", 2.0), ("shift", -1.0)))
-    made = image.encoder(spec, False)([np.full((8, 8, 3), 7, np.uint8)])["pixel_values"]
+    made = image.encoder(spec, False).tensors([np.full((8, 8, 3), 7, np.uint8)])["pixel_values"]
     assert made.unique().tolist() == [13.0]
+
+
+def test_every_picture_is_one_part_of_one_size_and_there_is_nothing_to_tell() -> None:
+    cells = [pixels(9, 12), "a/path.png", Path("another.png")]
+    encode = image.encoder(SMALL, True)
+    found = encode.parts(cells)
+    assert [[size for _, size in row] for row in found] == [[0], [0], [0]]
+    assert all(part is cell for cell, ((part, _),) in zip(cells, found, strict=True))
+    assert encode.told(cells) == () and encode.parts([]) == []
+
+
+# ---------------------------------------------------------------- what the shelf asks of a modality
+
+
+def test_noise_is_a_batch_that_follows_the_seed() -> None:
+    one, same, other = (image.noise(SMALL, 3, seed)["pixel_values"] for seed in (1, 1, 2))
+    assert one.shape == (3, 3, 8, 8) and one.dtype == torch.float32
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("given", [{"long": "ends"}, {"long": "windows"}, {"max_tokens": 64}], ids=str)
+def test_options_for_texts_are_refused_with_pictures(given: dict[str, Any]) -> None:
+    assert image.adjust(SMALL, Options("d", "m")) is SMALL
+    with pytest.raises(UsageError, match=r"this option is for texts · saw: --long or --max-tokens with pictures"):
+        image.adjust(SMALL, Options("d", "m", **given))
+
+
+def test_a_bundle_carries_the_processor_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_bytes(b'{"size":  24 }')
+    assert image.carried(tmp_path, SMALL) == {"preprocessor_config.json": b'{"size":  24 }'}
 
 
 # ---------------------------------------------------------------- modes
@@ -249,7 +278,7 @@ def test_a_long_thin_picture_is_refused_before_it_is_stretched() -> None:
     """Its shorter side resized to 224 pixels, 2000 × 1 would become 100 megapixels; 60000 × 1 would take 9 GB."""
     spec = InputSpec("image", (3, 224, 224), settings=(("crop_height", 224), ("crop_width", 224), ("shorter", 224)))
     with pytest.raises(DataError, match="2000 × 1"):
-        image.encoder(spec, False)([Image.new("RGB", (2000, 1))])
+        image.encoder(spec, False).tensors([Image.new("RGB", (2000, 1))])
 
 
 @pytest.mark.timeout(10)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from regraft.data.open import card, open_data, sentence
-from regraft.errors import DataError
+from regraft.errors import DataError, UsageError
+from regraft.waist import Reading, Target
 from tests import places
 
 
@@ -124,15 +127,11 @@ def test_a_missing_folder_gets_the_nearest_name(tmp_path: Path) -> None:
         open_data(tmp_path / "no" / "such" / "place")
 
 
-def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("a,b")
-    with pytest.raises(DataError, match=r"the data is not a folder · saw: .*x\.csv"):
-        open_data(tmp_path / "x.csv")
-
-
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match=r"this folder is empty · saw: .*: no files · allowed: pictures, in a folder"):
+    with pytest.raises(
+        DataError, match=r"this folder is empty · saw: .*: no files · allowed: .*pictures.*, in a folder"
+    ):
         open_data(tmp_path)
 
 
@@ -140,13 +139,329 @@ def test_texts_in_place_of_pictures_are_refused(tmp_path: Path) -> None:
     for label in "ab":
         (tmp_path / label).mkdir()
         (tmp_path / label / "1.jpg").write_text("not a picture")
-    with pytest.raises(DataError, match=r"nothing that regraft reads · saw: .*: 1\.jpg, 1\.jpg · allowed: pictures"):
+    with pytest.raises(DataError, match=r"nothing that regraft reads · saw: .*: 1\.jpg, 1\.jpg · allowed: .*pictures"):
         open_data(tmp_path)
 
 
-def test_a_class_of_one_is_refused_where_a_split_must_be_made(tmp_path: Path) -> None:
+def test_a_class_of_one_stays_in_training(tmp_path: Path) -> None:
     places.pictures(tmp_path, train=4, val=0, test=2)
     for i in range(1, 4):
         (tmp_path / "train" / "red" / f"{i}.png").unlink()
-    with pytest.raises(DataError, match=r"a val split cannot be made.* saw: red .*a val folder of your own"):
+    data = open_data(tmp_path)
+    assert data.notes[-1] == "1 classes have a single example to share out, which stays in training: red"
+    assert dict(zip(data.target.labels, data.target.counts, strict=True)) == {"blue": 3, "green": 3, "red": 1}
+    assert {row.y for row in data.val} == {"blue", "green"}
+
+
+def test_columns_of_a_folder_of_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_data(places.pictures(tmp_path), reading=Reading(target="label", text=("a", "b")))
+    assert caught.value.what == "a folder of files has no columns"
+    assert caught.value.saw == "--target label, --text a,b"
+
+
+# ---------------------------------------------------------------- tables
+
+
+def table(path: Path, rows: list[tuple[str, ...]], header: str = "text,label") -> Path:
+    """A CSV file; cells hold no commas."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
+    return path
+
+
+def reviews(count: int = 20, start: int = 0) -> list[tuple[str, ...]]:
+    return [(f"review number {i}", "good" if i % 2 else "bad") for i in range(start, start + count)]
+
+
+def test_a_table_with_no_splits(tmp_path: Path) -> None:
+    data = open_data(table(tmp_path / "r.csv", [*reviews(50), ("", "good"), ("no label", "")]))
+    assert (data.name, data.modality, data.columns, data.sensitive) == ("r", "text", ("text",), ())
+    assert [len(s) for s in (data.train, data.val, data.test)] == [32, 8, 10]
+    assert data.target == Target("label", "class", ("bad", "good"), (16, 16))
+    assert data.notes == (
+        "columns: text = text (by its name), target = label (by its name)",
+        "train: 1 rows left out that have no text, such as r:51",
+        "train: 1 rows left out that have no label, such as r:52",
+        "test split made: 10 training rows, 20% of each class, seed 0",
+        "val split made: 8 training rows, 20% of each class, seed 0",
+    )
+    assert card(data).columns == ("text",)
+
+
+def test_given_tables_are_kept(tmp_path: Path) -> None:
+    for name, start in (("train", 0), ("validation", 20), ("test", 40)):
+        table(tmp_path / f"{name}.csv", reviews(start=start))
+    for source in (tmp_path, tmp_path / "train.csv"):
+        data = open_data(source)
+        assert [s[0].id for s in (data.train, data.val, data.test)] == ["train:1", "validation:1", "test:1"]
+        assert {len(s) for s in (data.train, data.val, data.test)} == {20}
+
+
+def test_a_regression(tmp_path: Path) -> None:
+    data = open_data(table(tmp_path / "r.csv", [(f"text {i}", str(i / 10)) for i in range(200)], "text,score"))
+    assert data.target.kind == "number" and data.target.labels == () and data.target.name == "score"
+    ys = [row.y for row in data.train]
+    assert data.target.centre == pytest.approx(np.mean(ys)) and data.target.spread == pytest.approx(np.std(ys))
+    assert "target score has 200 distinct numbers: a regression (--task classify makes classes of them)" in data.notes
+    assert "test split made: 40 training rows, 20% of each tenth of score, seed 0" in data.notes
+    told = sentence(card(data))
+    assert told.startswith("r: 200 texts with a number, score; 130 train, 30 val, 40 test; in training its mean is ")
+    assert told.endswith(f"{data.target.centre:.4g}, its spread {data.target.spread:.4g}")
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    labels = ["red|big", "red", "", "big", "big|old", "red|old"]
+    data = open_data(table(tmp_path / "r.csv", [(f"text {i}", labels[i % 6]) for i in range(120)]))
+    assert data.target.kind == "multi" and data.target.labels == ("big", "old", "red")
+    assert {row.y for row in data.train} == {("big", "red"), ("red",), (), ("big",), ("big", "old"), ("old", "red")}
+    assert data.target.counts == tuple(sum(label in row.y for row in data.train) for label in data.target.labels)
+    assert sentence(card(data)).startswith("r: 120 texts that carry any of 3 labels; ")
+    assert any("20% of each label" in note for note in data.notes)
+
+
+def test_tasks_and_the_positive_class(tmp_path: Path) -> None:
+    path = table(tmp_path / "r.csv", [(f"text {i}", str(i % 3 + 9)) for i in range(60)])
+    assert open_data(path).target.labels == ("9", "10", "11")
+    assert open_data(path, reading=Reading(task="regress")).target.kind == "number"
+    assert open_data(path, reading=Reading(task="multilabel")).target.kind == "multi"
+    path = table(tmp_path / "b.csv", reviews())
+    assert open_data(path, reading=Reading(positive="bad")).target.labels == ("good", "bad")
+
+
+def test_groups_stay_whole(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "ab"[i % 2], f"u{i % 10}", "fm"[i % 2]) for i in range(100)]
+    path = table(tmp_path / "r.csv", rows, "text,label,user,sex")
+    data = open_data(path, reading=Reading(group="user", sensitive=("sex",)))
+    groups = [{row.group for row in split} for split in (data.train, data.val, data.test)]
+    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+    assert all(groups) and data.sensitive == ("sex",)
+    assert all(row.facets == ("f" if row.y == "a" else "m",) for row in data.train)
+    assert any(note.endswith("of each class, groups of user whole, seed 0") for note in data.notes)
+
+
+def test_groups_across_given_splits_are_counted(tmp_path: Path) -> None:
+    for name, user in (("train", "u1"), ("val", "u2"), ("test", "u1")):
+        table(tmp_path / f"{name}.csv", [(f"{name} {i}", "ab"[i % 2], user) for i in range(4)], "text,label,user")
+    notes = open_data(tmp_path, reading=Reading(group="user")).notes
+    assert "1 of 2 groups of user stand in more than one split, such as u1" in notes
+
+
+def test_the_latest_rows_are_the_test_split(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "ab"[i % 2], f"2024-01-{i // 10 + 1:02}") for i in range(100)]
+    path = table(tmp_path / "r.csv", rows[::-1], "text,label,day")
+    data = open_data(path, reading=Reading(time="day"))
+    assert [len(s) for s in (data.train, data.val, data.test)] == [60, 20, 20]
+    assert {row.cell for row in data.test} == {f"text {i}" for i in range(80, 100)}
+    assert "test split made: 20 training rows, the latest 20% by day" in data.notes
+    with pytest.raises(DataError, match=r"a time cannot be read · saw: r:1, column label: 'b'"):
+        open_data(path, reading=Reading(time="label", target="day"))
+    with pytest.raises(UsageError, match=r"keep the groups of --group whole · saw: --time day --group user"):
+        more = [(*row, "u1") for row in rows]
+        open_data(table(tmp_path / "g.csv", more, "text,label,day,user"), reading=Reading(time="day", group="user"))
+
+
+def test_a_time_without_need_is_said(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        table(tmp_path / f"{name}.csv", [(f"{name} {i}", "ab"[i % 2], "now") for i in range(4)], "text,label,day")
+    assert "--time day is not used: every split is given" in open_data(tmp_path, reading=Reading(time="day")).notes
+
+
+def test_fewer_rows(tmp_path: Path) -> None:
+    table(tmp_path / "train.csv", [*reviews(1000), ("the only one", "odd")])
+    table(tmp_path / "test.csv", reviews(300, 5000))
+    data = open_data(tmp_path, reading=Reading(max_rows=100))
+    assert [len(s) for s in (data.train, data.val, data.test)] == [80, 20, 100]
+    assert data.target.labels == ("bad", "good", "odd")
+    assert "train: 100 of 1,001 rows kept, --max-rows" in data.notes
+    assert "test: 100 of 300 rows kept, --max-rows" in data.notes
+    again = open_data(tmp_path, reading=Reading(max_rows=100))
+    assert again.fingerprint == data.fingerprint != open_data(tmp_path, 1, Reading(max_rows=100)).fingerprint
+    with pytest.raises(UsageError, match=r"--max-rows is below 0 · saw: -1"):
+        open_data(tmp_path, reading=Reading(max_rows=-1))
+
+
+def test_repeated_texts_are_noted(tmp_path: Path) -> None:
+    table(tmp_path / "train.csv", [*reviews(), ("review number 1", "bad"), ("review number 3", "good")])
+    table(tmp_path / "test.csv", [*reviews(4, 50), ("review number 2", "bad")])
+    across, conflict = open_data(tmp_path).notes[-2:]
+    assert across.endswith(" texts stand in more than one split, such as train:3 = test:5")
+    assert conflict == "1 texts carry different labels, such as train:2 = train:21"
+
+
+def test_numbers_carry_no_conflict(tmp_path: Path) -> None:
+    rows = [(f"text {i // 2}", str(i)) for i in range(100)]
+    assert not any("different labels" in note for note in open_data(table(tmp_path / "r.csv", rows)).notes)
+
+
+@pytest.mark.parametrize("column", ["text", "label", "user", "sex"])
+def test_every_part_of_a_row_changes_the_fingerprint(tmp_path: Path, column: str) -> None:
+    rows = [[f"text {i}", "ab"[i % 2], f"u{i}", "fm"[i % 2]] for i in range(20)]
+    reading = Reading(group="user", sensitive=("sex",))
+
+    def mark() -> str:
+        return open_data(
+            table(tmp_path / "r.csv", [tuple(r) for r in rows], "text,label,user,sex"), 0, reading
+        ).fingerprint
+
+    before = mark()
+    assert mark() == before
+    rows[5][["text", "label", "user", "sex"].index(column)] = "a"
+    assert mark() != before
+
+
+# ---------------------------------------------------------------- splits of other forms
+
+
+def test_a_split_without_targets_is_left_out(tmp_path: Path) -> None:
+    table(tmp_path / "train.csv", reviews(50))
+    table(tmp_path / "test.csv", [("a text",)], "text")
+    data = open_data(tmp_path)
+    assert len(data.test) == 10
+    assert "the test split is left out: it has no column label to be scored by" in data.notes
+    table(tmp_path / "test.csv", [("a text", ""), ("another", "")])
+    assert "test: 2 rows left out that have no label, such as test:1" in open_data(tmp_path).notes
+    with pytest.raises(DataError, match=r"no row of --test has a target · saw: column label, 2 rows"):
+        open_data(tmp_path / "train.csv", reading=Reading(test=str(tmp_path / "test.csv")))
+    table(tmp_path / "test.csv", [("x", "y")], "words,label")
+    with pytest.raises(DataError, match=r"the test split lacks columns of training · saw: no text in words, label"):
         open_data(tmp_path)
+
+
+def test_an_asked_split_may_have_other_columns(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", reviews(50))
+    other = table(tmp_path / "b.csv", reviews(10, 90), "review,sentiment")
+    data = open_data(path, reading=Reading(test=str(other)))
+    assert data.columns == ("text",) and data.test[0].cell == "review number 90" and len(data.test) == 10
+    assert (
+        "--test has other columns, read anew: columns: text = review (by its name), target = sentiment (by its name)"
+        in data.notes
+    )
+    pair = table(tmp_path / "c.csv", [("a b", "c d", "good")], "sentence1,sentence2,label")
+    with pytest.raises(DataError, match=r"the test split lacks .* saw: no text in sentence1, sentence2, label"):
+        open_data(path, reading=Reading(test=str(pair)))
+    with pytest.raises(DataError, match=r"the val split lacks .* saw: no text, label, tag in review, sentiment"):
+        open_data(
+            table(tmp_path / "d.csv", [(*r, "x") for r in reviews()], "text,label,tag"),
+            reading=Reading(val=str(other), group="tag"),
+        )
+
+
+def test_labels_that_training_never_sees(tmp_path: Path) -> None:
+    table(tmp_path / "train.csv", reviews())
+    table(tmp_path / "test.csv", [("x", "good"), ("y", "ugly")])
+    with pytest.raises(
+        DataError, match=r"the test split has classes that training never sees · saw: ugly · allowed: bad"
+    ):
+        open_data(tmp_path)
+
+
+def test_pictures_with_metadata(tmp_path: Path) -> None:
+    places.pictures(tmp_path / "d")
+    for split in ("train", "val", "test"):
+        names = sorted(p.relative_to(tmp_path / "d" / split) for p in (tmp_path / "d" / split).rglob("*.png"))
+        rows = [(str(name), f"is {name.parts[0]}") for name in names]
+        table(tmp_path / "d" / split / "metadata.csv", [*rows, ("gone.png", "is red")], "file_name,label")
+    data = open_data(tmp_path / "d")
+    assert (data.modality, data.columns) == ("image", ("file_name",))
+    assert [len(s) for s in (data.train, data.val, data.test)] == [27, 15, 18]
+    assert data.target.labels == ("is blue", "is green", "is red")
+    assert data.train[0].cell == tmp_path / "d" / "train" / "blue" / "0.png"
+    assert "train: 1 rows left out that name no pictures that can be read, such as train:28" in data.notes
+    folders = open_data(places.pictures(tmp_path / "e"))
+    assert {row.key for row in data.train} == {row.key for row in folders.train}
+
+
+def test_no_row_that_can_be_used(tmp_path: Path) -> None:
+    path = table(tmp_path / "r.csv", [(" ", "a"), ("", "b")])
+    with pytest.raises(
+        DataError, match=r"no row of training can be used · saw: train: 2 rows left out that have no text"
+    ):
+        open_data(path)
+
+
+def test_class_folders_of_texts(tmp_path: Path) -> None:
+    for label in "ab":
+        for i in range(10):
+            path = tmp_path / label / f"{i}.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"\ufeff{label} number {i}\n")
+    (tmp_path / "a" / "empty.txt").write_text("\n")
+    data = open_data(tmp_path)
+    assert (data.modality, data.columns, data.target.labels) == ("text", (), ("a", "b"))
+    assert {row.cell for row in data.train} <= {f"{label} number {i}\n" for label in "ab" for i in range(10)}
+    assert data.notes[0] == "train: 1 rows left out that have no text, such as a/empty.txt"
+
+
+# ---------------------------------------------------------------- in memory
+
+
+def test_the_same_data_from_a_file_and_from_memory(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    rows = reviews(50)
+    frame = pandas.DataFrame(rows, columns=["text", "label"])
+    told = [
+        open_data(source)
+        for source in (table(tmp_path / "r.csv", rows), frame, ([r[0] for r in rows], [r[1] for r in rows]))
+    ]
+    assert [data.name for data in told] == ["r", "frame", "arrays"]
+    for data in told[1:]:
+        assert [row.key for row in data.test] == [row.key for row in told[0].test]
+        assert data.target == told[0].target
+
+
+def test_splits_in_memory() -> None:
+    sides = {name: ([f"{name} {i}" for i in range(6)], [0, 1] * 3) for name in ("train", "validation", "test")}
+    data = open_data(sides)
+    assert [len(s) for s in (data.train, data.val, data.test)] == [6, 6, 6] and data.val[0].id == "validation:1"
+
+
+def test_pixels_in_memory() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 5, 5, 3), np.uint8)
+    data = open_data((pixels, [i % 2 for i in range(20)]))
+    assert data.modality == "image" and data.train[0].cell.shape == (5, 5, 3)
+    assert sum(len(s) for s in (data.train, data.val, data.test)) == 20
+
+
+# ---------------------------------------------------------------- real data
+
+
+def test_real_reviews_open_in_a_second(shared: Path) -> None:
+    begun = time.perf_counter()
+    data = open_data(shared / "data" / "movie_reviews_mr")
+    assert time.perf_counter() - begun < 2
+    assert [len(s) for s in (data.train, data.val, data.test)] == [7676, 1920, 1066]
+    assert data.target == Target("label", "class", ("negative", "positive"), (3838, 3838))
+
+
+def test_real_pairs_with_scores(shared: Path) -> None:
+    reading = Reading(target="score", text=("sentence1", "sentence2"))
+    data = open_data(shared / "data" / "stsb" / "train.csv", reading=reading)
+    assert [len(s) for s in (data.train, data.val, data.test)] == [5749, 1500, 1379]
+    assert data.train[0].cell == ("A plane is taking off.", "An air plane is taking off.") and data.train[0].y == 5.0
+    assert "columns: text = sentence1 + sentence2 (given), target = score (given), left out: genre" in data.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "classes", "rows"),
+    [
+        ("banking77", "", 77, [8005, 1998, 3080]),
+        ("trec_questions", "", 6, [4362, 1090, 500]),
+        ("trec_questions", "fine_label", 50, [4362, 1090, 500]),
+        ("medical_abstracts", "", 5, [1780, 444, 664]),
+    ],
+)
+def test_real_classes(shared: Path, name: str, target: str, classes: int, rows: list[int]) -> None:
+    data = open_data(shared / "data" / name, reading=Reading(target=target))
+    assert len(data.target.labels) == classes
+    assert [len(s) for s in (data.train, data.val, data.test)] == pytest.approx(rows, abs=30)
+
+
+def test_real_conflicts_are_found(shared: Path) -> None:
+    notes = open_data(shared / "data" / "medical_abstracts").notes
+    assert any(note.startswith("113 texts carry different labels, such as train:") for note in notes)
+
+
+def test_real_sounds_are_refused(shared: Path) -> None:
+    with pytest.raises(DataError, match=r"names no files that regraft reads · saw: file_name: 0_george_10\.wav"):
+        open_data(shared / "data" / "fsdd_digits")

@@ -2,95 +2,242 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from openings import ran
+from safetensors.torch import load_file
 
 from regraft.backbone import bundle as bundles
-from regraft.deliver import pack
-from regraft.engine.predict import Graft
+from regraft.backbone.view import View
+from regraft.deliver import native, pack
 from regraft.errors import RegraftError
+from regraft.kit.store import Folder
 from regraft.planner.race import Course
-from regraft.waist import Bundle, Trial
+from regraft.waist import Bundle, Data, Opening, Row, Target, Trial
 from tests import places
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Course, Trial]:
+def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Course, Trial]:
     course = places.course(tmp_path_factory.mktemp("pack"), cached=False)
     return course, places.finish(course, places.plan(course, "probe", epochs=2))
 
 
-def honest(graft: Graft, course: Course, change: float = 0.0, label: str = "red") -> Callable[..., dict[str, Any]]:
-    """A stand-in for the fresh process: what it would say, or something a little different."""
-    logits = (pack.golden(graft, course.machine.micro_batch) + change).tolist()
-    return lambda *_: {"logits": logits, "pipeline": [{"label": label}]}
+@pytest.fixture
+def made(base: tuple[Course, Trial], tmp_path: Path) -> tuple[Course, Trial]:
+    """A course with a finished trial and a run folder of its own."""
+    course, trial = base
+    held = str((course.folder.path / trial.snapshot).resolve())
+    return dataclasses.replace(course, folder=Folder(tmp_path / "run")), dataclasses.replace(trial, snapshot=held)
 
 
-def packed(course: Course, trial: Trial, run: Path) -> Bundle:
-    return pack.pack(course.restore(trial), trial, course.task, course.data, course.machine, run, "net")
+def here(
+    opening: Opening, folder: str, golden: str, sides: int, inputs: Sequence[Any], threads: int
+) -> tuple[list[Any] | None, list[Any] | None]:
+    """What the process does, in this one: transformers need not be imported anew for each test."""
+    batches: list[dict[str, torch.Tensor]] = [{} for _ in range(sides)]
+    for name, tensor in load_file(golden).items():
+        side, _, entry = name.partition("/")
+        batches[int(side)][entry] = tensor
+    given = [x if isinstance(x, tuple) else str(x) for x in inputs]
+    with torch.no_grad():
+        found = ran(opening.check, folder=folder, batches=batches)["made"].tolist()
+        return found, ran(opening.use, folder=folder, inputs=given)["outputs"]
 
 
-def test_the_golden_outputs_are_equal_each_time(made: tuple[Course, Trial]) -> None:
-    course, trial = made
+def says(change: float, told: list[Any] | None = None) -> Callable[..., Any]:
+    """A stand-in for the process: the golden outputs, changed by so much."""
+
+    def run(opening: Opening, folder: str, *rest: Any) -> tuple[list[Any], list[Any] | None]:
+        return (torch.tensor(bundles.read(Path(folder)).golden) + change).tolist(), told
+
+    return run
+
+
+def tampered(monkeypatch: pytest.MonkeyPatch, *, use: str = "", check: str = "") -> None:
+    """Let every view be exported with lines that do something more at their end."""
+    original = View.export
+
+    def export(self: View, head: torch.nn.Module, target: Target, folder: str) -> Opening:
+        opening = original(self, head, target, folder)
+        return dataclasses.replace(opening, use=f"{opening.use}\n{use}", check=f"{opening.check}\n{check}")
+
+    monkeypatch.setattr(View, "export", export)
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_the_golden_outputs_are_equal_each_time(base: tuple[Course, Trial]) -> None:
+    course, trial = base
     found = [pack.golden(course.restore(trial), 8) for _ in range(2)]
     assert torch.equal(*found) and found[0].shape == (8, 3)
 
 
-def test_a_bundle_is_whole_and_the_link_names_it(
-    made: tuple[Course, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_side_has_noise_of_its_own(tmp_path: Path) -> None:
+    course = places.text_course(tmp_path, "pairs")
+    graft = course.graft(places.plan(course, "probe", pooling="mean"))
+    torch.nn.init.normal_(graft.head.weight)
+    first, second = pack.golden_batches(graft, 8, 2)
+    assert first.keys() == second.keys() and not torch.equal(first["input_ids"], second["input_ids"])
+    assert torch.equal(pack.golden_batches(graft, 8, 1)[0]["input_ids"], first["input_ids"])
+    assert pack.golden(graft, 8, 2).shape == (8, 1)
+
+
+def test_a_bundle_is_whole_and_the_link_names_it(made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch) -> None:
     course, trial = made
-    monkeypatch.setattr(pack, "_native", honest(course.restore(trial), course))
+    run = course.folder.path
+    monkeypatch.setattr(native, "run", here)
     for number in (1, 2):
-        wanted = packed(course, trial, tmp_path)
-        assert (tmp_path / "bundle").readlink() == Path(f"bundle-{number}")
-        assert bundles.read(tmp_path / "bundle") == wanted
-        assert {p.name for p in tmp_path.iterdir()} == {"bundle", f"bundle-{number}"}
+        wanted = pack.pack(course, trial, "net")
+        assert (run / "bundle").readlink() == Path(f"bundle-{number}")
+        assert bundles.read(run / "bundle") == wanted
+        assert {p.name for p in run.iterdir()} == {"bundle", f"bundle-{number}"}
     assert {n for n, _ in wanted.files} == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
     assert wanted.target.labels == places.LABELS and wanted.base == "net" and len(wanted.golden) == wanted.micro_batch
+    assert wanted.opening.use in (run / "bundle" / "README.md").read_text("utf-8")
+    assert (wanted.columns, wanted.calibration, wanted.provider) == ((), (), "transformers")
+
+
+@pytest.mark.parametrize(("of", "pooling"), [("pairs", "mean"), ("number", "native"), ("multi", "mean")])
+def test_a_bundle_of_texts_passes_its_own_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Any, pooling: str
+) -> None:
+    course = places.text_course(tmp_path, of)
+    trial = places.finish(course, places.plan(course, "probe", epochs=2, pooling=pooling))
+    monkeypatch.setattr(native, "run", here)
+    bundle = pack.pack(course, trial, "net")
+    assert bundle.columns == course.data.columns and bundle.calibration == trial.calibration
+    assert bundle.task == course.task.name and dict(bundle.inputs.settings)["max_tokens"] == 128
+    files = {name for name, _ in bundle.files}
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= files
+    assert pack.GOLDEN not in files and not list(course.folder.path.rglob(pack.GOLDEN))
+
+
+def test_texts_in_files_are_shown_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "val", "test"):
+        for i in range(9):
+            path = tmp_path / "data" / split / places.LABELS[i % 3] / f"{i}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"the {places.TELLING[places.LABELS[i % 3]][i % 4]} is old " * (i + 1) + split)
+    places.encoder_model(tmp_path / "model", "classifier")
+    course = places.course(tmp_path)
+    trial = places.finish(course, places.plan(course, "probe", epochs=3, lr=0.1, pooling="native"))
+    monkeypatch.setattr(native, "run", here)
+    pack.pack(course, trial, "net")
+
+
+def shown(*cells: Any) -> list[Any]:
+    rows = [Row(str(i), cell, None, "", str(i)) for i, cell in enumerate(cells)]
+    return [row.cell for row in pack._shown(Data("d", "text", Target("y", "class"), (), (), rows, "f"))]
+
+
+def test_rows_that_are_shown_lie_far_apart_and_the_longest_text_is_among_them() -> None:
+    texts = ["x" * (50 if i == 33 else 3) + str(i) for i in range(100)]
+    assert shown(*texts) == [*texts[: 8 * 12 : 12], texts[33]]
+    assert shown(("a", "b" * 9), ("cc", "d")) == [("a", "b" * 9), ("cc", "d"), ("a", "b" * 9)]
+    assert shown(Path("a.png"), Path("b.png")) == [Path("a.png"), Path("b.png")]
+    assert shown(torch.zeros(3), torch.ones(3)) == [] == shown()
+
+
+# ---------------------------------------------------------------- what is not shipped
 
 
 @pytest.mark.parametrize(
-    ("change", "label", "what"),
+    ("change", "what"),
     [
-        (0.5, "red", r"predicts something else than the model that was trained · saw: outputs differ by 0\.5.*report"),
-        (float("nan"), "red", r"predicts something else .* saw: outputs differ by nan"),
-        (0.0, "LABEL_0", r"labels that are not in the data · saw: LABEL_0 · allowed: blue, green, red"),
+        (0.5, r"predicts something else than the model that was trained · saw: outputs differ by 0\.5.*report"),
+        (float("nan"), r"predicts something else .* saw: outputs differ by nan"),
     ],
 )
 def test_a_bundle_that_says_something_else_is_not_shipped(
-    made: tuple[Course, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: float, label: str, what: str
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch, change: float, what: str
 ) -> None:
     course, trial = made
-    monkeypatch.setattr(pack, "_native", honest(course.restore(trial), course, change, label))
+    monkeypatch.setattr(native, "run", says(change))
     with pytest.raises(RegraftError, match=what):
-        packed(course, trial, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        pack.pack(course, trial, "net")
+    assert list(course.folder.path.iterdir()) == []
 
 
-def test_a_process_that_fails_is_told_with_its_last_line(
-    made: tuple[Course, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_outputs_may_differ_by_rounding(made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    course, trial = made
+    monkeypatch.setattr(native, "run", says(0.9e-4))
+    assert pack.pack(course, trial, "net").name == "run"
+
+
+TAMPERED: list[tuple[Any, dict[str, str], str]] = [
+    ("pictures", {"check": "made = made + 1"}, r"predicts something else .* saw: outputs differ by 1\b"),
+    (
+        "pictures",
+        {"use": "outputs = [{k: v + 1 for k, v in o.items()} for o in outputs]"},
+        r"another answer.* allowed: .*probabilities",
+    ),
+    ("pictures", {"use": "outputs = [{'LABEL_0': 1.0} for o in outputs]"}, r"another answer .* saw: .*LABEL_0"),
+    ("number", {"check": "made = made + 1"}, r"predicts something else .* saw: outputs differ by 1\b"),
+    ("number", {"use": "outputs = [o + 1 for o in outputs]"}, r"another answer .* saw: .*allowed: .*value"),
+    ("number", {"use": "outputs = outputs[::-1]"}, r"another answer .* saw: for "),
+    ("pairs", {"use": "outputs = [float('nan') for o in outputs]"}, r"another answer .* saw: for \(.*nan"),
+]
+
+
+@pytest.mark.parametrize(("of", "lines", "what"), TAMPERED)
+def test_lines_that_give_another_answer_are_not_shipped(
+    tmp_path: Path,
+    made: tuple[Course, Trial],
+    monkeypatch: pytest.MonkeyPatch,
+    of: Any,
+    lines: dict[str, str],
+    what: str,
 ) -> None:
     course, trial = made
-    failing = tmp_path / "failing.py"
-    failing.write_text("import sys; sys.exit('first\\nthe last line')")
-    monkeypatch.setattr(pack, "__file__", str(tmp_path / "pack.py"))
-    failing.rename(tmp_path / "native.py")
-    with pytest.raises(RegraftError, match=r"cannot be opened by its own library · saw: the last line · do: report"):
-        packed(course, trial, tmp_path / "run")
-    assert list((tmp_path / "run").iterdir()) == []
+    if of != "pictures":
+        course = places.text_course(tmp_path, of)
+        trial = places.finish(course, places.plan(course, "probe", epochs=2, pooling="mean", lr=0.03))
+    monkeypatch.setattr(native, "run", here)
+    tampered(monkeypatch, **lines)
+    with pytest.raises(RegraftError, match=what):
+        pack.pack(course, trial, "net")
+    assert not list(course.folder.path.glob("bundle*")) and not list(course.folder.path.glob(".part-*"))
 
 
-def test_what_the_process_prints_besides_is_passed_over(
-    made: tuple[Course, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lines_that_leave_out_a_label_are_not_shipped(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     course, trial = made
-    answer = json.dumps(honest(course.restore(trial), course)())
-    (tmp_path / "native.py").write_text(f"print('a warning')\nprint({answer!r})")
-    monkeypatch.setattr(pack, "__file__", str(tmp_path / "pack.py"))
-    assert packed(course, trial, tmp_path / "run").name == "run"
+    monkeypatch.setattr(native, "run", here)
+    tampered(monkeypatch, use="outputs = [{k: v for k, v in o.items() if k != 'red'} for o in outputs]")
+    with pytest.raises(RegraftError, match=r"another answer"):
+        pack.pack(course, trial, "net")
+
+
+def test_a_tampered_opening_is_found_by_the_process_itself(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, trial = made
+    tampered(monkeypatch, use="outputs = [{k: v + 1 for k, v in o.items()} for o in outputs]")
+    with pytest.raises(RegraftError, match=r"another answer than the model that was trained · saw: for .*: "):
+        pack.pack(course, trial, "net")
+    assert list(course.folder.path.iterdir()) == []
+
+
+def test_a_bundle_that_cannot_be_opened_leaves_the_one_before(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, trial = made
+    monkeypatch.setattr(native, "run", here)
+    before = pack.pack(course, trial, "net")
+
+    def broken(*_: Any) -> Bundle:
+        raise RegraftError("the bundle cannot be opened by its own library", saw="the last line", do="report this")
+
+    monkeypatch.setattr(native, "run", broken)
+    with pytest.raises(RegraftError, match="cannot be opened"):
+        pack.pack(course, trial, "net")
+    run = course.folder.path
+    assert bundles.read(run / "bundle") == before and {p.name for p in run.iterdir()} == {"bundle", "bundle-1"}

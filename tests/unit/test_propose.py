@@ -9,16 +9,27 @@ import pytest
 
 from regraft.errors import UsageError
 from regraft.planner.propose import check_knobs, knobs_of, make_knobs, propose
-from regraft.waist import BackboneCard, DataCard, Facts, InputSpec, MachineCard, Stage, Target
+from regraft.waist import BackboneCard, DataCard, Facts, InputSpec, MachineCard, Pooled, Stage, Target
 
 STAGES = tuple(
     Stage(name, name, params, 100, 64) for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
 )
 
 
-def facts(rows: int = 100, glue: int = 0) -> Facts:
+MEAN = Pooled("mean", STAGES[:2], 5, 0)
+LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
+
+
+def facts(rows: int = 100, glue: int = 0, poolings: tuple[Pooled, ...] = ()) -> Facts:
     data = DataCard("d", "image", "f", Target("label", "class", ("a", "b"), (50, 50)), (("train", rows), ("val", 9)))
-    body = BackboneCard("b", "transformers", "f", STAGES, 16, InputSpec("image", (3, 8, 8)), 0, glue)
+    body = BackboneCard(
+        "b",
+        "transformers",
+        "f",
+        InputSpec("image", (3, 8, 8)),
+        0,
+        poolings or (Pooled("native", STAGES, 16, glue),),
+    )
     return Facts(data, body, MachineCard("cpu", 1, 10**9, "cpu", "float32", "exact", 8))
 
 
@@ -102,7 +113,9 @@ def test_an_unknown_knob_gets_the_nearest() -> None:
 
 
 def test_a_knob_of_a_strategy_that_was_not_asked_for_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.batch, probe\.epochs, probe\.lr"):
+    with pytest.raises(
+        UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.batch, probe\.epochs, probe\.lr, probe\.pool"
+    ):
         check_knobs(["probe"], [("partial.depth", "1")])
 
 
@@ -144,3 +157,47 @@ def test_few_rows_or_small_batches_keep_statistics(rows: int, batch: int, norm: 
 def test_scratch_trains_all_from_a_random_start() -> None:
     (plan,) = propose(facts(), ["scratch"], [])
     assert plan.init == "random" and plan.trunk == 0 and plan.phases[0].rates == (("*", 1.0),)
+
+
+# ---------------------------------------------------------------- weights of rows, poolings
+
+
+@pytest.mark.parametrize("weigh", [True, False])
+def test_rows_are_weighed_in_every_plan_or_none(weigh: bool) -> None:
+    plans = propose(facts(), ["probe", "partial", "scratch"], knobs(partial__smoothing=0.1), weigh)
+    assert [plan.loss.balance for plan in plans] == [weigh] * 3
+    assert [plan.loss.smoothing for plan in plans] == [0.0, 0.1, 0.0]
+    assert [plan.loss.balance for plan in propose(facts(), ["probe"], [])] == [False]
+
+
+def test_the_probe_tries_every_pooling_and_the_others_the_one_that_suits() -> None:
+    both = facts(poolings=(MEAN, LACKING))
+    plans = propose(both, ["probe", "partial", "scratch"], knobs(partial__depth=1))
+    assert [(plan.label, plan.pooling) for plan in plans] == [
+        ("probe (mean)", "mean"),
+        ("probe", "native"),
+        ("partial depth 1 (mean)", "mean"),
+        ("scratch (mean)", "mean"),
+    ]
+    assert [plan.trunk for plan in plans] == [2, 3, 1, 0], "stages are counted in the plan's own pooling"
+
+
+@pytest.mark.parametrize("strategy", ["probe", "partial", "scratch"])
+def test_a_pooling_that_is_asked_for_is_taken(strategy: str) -> None:
+    both = facts(poolings=(MEAN, LACKING))
+    (plan,) = propose(both, [strategy], [(f"{strategy}.pooling", "native")])
+    assert plan.pooling == "native"
+    with pytest.raises(UsageError) as caught:
+        propose(facts(), [strategy], [(f"{strategy}.pooling", "mean")])
+    assert caught.value.what == "there is no pooling of this backbone of that name"
+    assert (caught.value.saw, caught.value.allowed) == ("'mean'", "native")
+    with pytest.raises(UsageError, match=r"'auto', 'native' or 'mean'"):
+        propose(both, [strategy], [(f"{strategy}.pooling", "tokens")])
+
+
+@pytest.mark.parametrize(("strategy", "depth", "frontier"), [("probe", 0, 3), ("partial", 1, 3), ("partial", 2, 2)])
+def test_stages_that_the_checkpoint_lacks_train_at_the_head_s_rate(strategy: str, depth: int, frontier: int) -> None:
+    given = knobs(partial__depth=depth) if depth else []
+    (plan,) = propose(facts(poolings=(LACKING,)), [strategy], given)
+    assert plan.phases[0].frontier == frontier
+    assert plan.phases[0].rates == (("head/*", 1.0), ("two/*", 1.0)), "a pattern for each parameter, once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
@@ -22,8 +23,10 @@ from regraft.waist import (
     Finding,
     InputSpec,
     MachineCard,
+    Opening,
     Phase,
     Plan,
+    Pooled,
     Score,
     Stage,
     Target,
@@ -34,9 +37,11 @@ from regraft.waist import (
 EVIL = "<script>|[x](y)\n\n# head `code` *bold* \x1b[31m"
 SCORES = (Score("accuracy", "val", 0.75, 0.5, 0.875, 40), Score("accuracy", "test", 0.8, 0.7, 0.9, 50))
 CURVE = (Epoch(0, 0, 1.0, 0.9, 0.5), Epoch(0, 1, 0.5, 0.6, 0.75))
-BODY = BackboneCard(
-    "net", "transformers", "f", (Stage("s", "s", 2_500_000, 10**9, 4),), 16, InputSpec("image", (3, 8, 8)), 0, 0
-)
+STAGES = (Stage("s", "s", 2_500_000, 10**9, 4),)
+BODY = BackboneCard("net", "transformers", "f", InputSpec("image", (3, 8, 8)), 0, (Pooled("native", STAGES, 16, 0),))
+OPENING = Opening("sentence_transformers", "first_line = 1\noutputs = [second_line]", "made = None")
+NUMBER = Target("score_x", "number", centre=1234.5678, spread=2.0)
+TAGS = Target("tags", "multi", ("ant", "b|e"), (3, 1))
 MACHINE = MachineCard("cpu", 2, 10**9, "cpu", "float32", "exact", 8)
 
 
@@ -57,7 +62,7 @@ def verdict(**changes: object) -> Verdict:
 
 
 def written(data: DataCard, **changes: object) -> str:
-    return report.write_report("runs/r", data, BODY, MACHINE, [trial(), trial("partial")], verdict(**changes))
+    return report.write_report("runs/r", data, BODY, MACHINE, [trial(), trial("partial")], verdict(**changes), OPENING)
 
 
 def columns(line: str) -> int:
@@ -130,7 +135,14 @@ def test_the_winner_is_marked() -> None:
 
 def test_a_depth_is_part_of_the_name() -> None:
     plan = dataclasses.replace(trial("partial").plan, knobs=(("depth", 2), ("lr", 0.1)))
-    assert report.name(trial(plan=plan)) == "partial depth 2" and report.name(trial()) == "probe"
+    assert report.cells_of([trial(plan=plan), trial()], 0)[0][1] == "partial depth 2"
+
+
+def test_poolings_are_told_apart() -> None:
+    mean = trial(plan=dataclasses.replace(trial().plan, pooling="mean"))
+    assert [row[1] for row in report.cells_of([mean, trial()], 0)] == ["probe (mean)", "probe"]
+    text = report.write_report("runs/r", card(), BODY, MACHINE, [mean, trial()], verdict(), OPENING)
+    assert "| probe (mean) | 2 |" in text and "| probe | 2 |" in text
 
 
 def test_a_trial_without_a_curve_has_no_line_in_it() -> None:
@@ -145,8 +157,9 @@ def test_the_object_for_scripts_is_json() -> None:
 
 @pytest.mark.parametrize("run", ["runs/r", "my runs/r", "it's/r", "$HOME/r"])
 def test_commands_can_be_pasted(run: str) -> None:
-    for command in report.commands(run):
-        assert shlex.split(command)[:3] == ["regraft", "predict", run]
+    for data in (card(), dataclasses.replace(card(), modality="text", columns=("one", "other"))):
+        for command in report.commands(run, data):
+            assert shlex.split(command)[:3] == ["regraft", "predict", run]
 
 
 # ---------------------------------------------------------------- the model card
@@ -164,7 +177,7 @@ def front(text: str) -> dict[str, object]:
 
 
 def test_the_card_has_front_matter_and_every_score() -> None:
-    text = report.model_card(trial(), data("blue", "red"), "net")
+    text = report.model_card(trial(), data("blue", "red"), "net", OPENING)
     assert front(text)["base_model"] == "net" and front(text)["pipeline_tag"] == "image-classification"
     assert "Tells 2 classes apart: blue, red." in text
     assert "| val | accuracy | 0.7500 | 0.5000 – 0.8750 | 40 |" in text
@@ -173,11 +186,83 @@ def test_the_card_has_front_matter_and_every_score() -> None:
 
 @pytest.mark.parametrize("base", ["a: b", "no", "1.0", "x # y", "- x", "a\nlicense: mit", "[x", "'", "---"])
 def test_any_name_of_a_base_is_one_value_of_the_front_matter(base: str) -> None:
-    found = front(report.model_card(trial(), data("a", "b"), base))
+    found = front(report.model_card(trial(), data("a", "b"), base, OPENING))
     assert set(found) == {"library_name", "pipeline_tag", "base_model", "tags"} and found["base_model"] == base
 
 
 def test_evil_labels_stay_text_in_the_card() -> None:
-    text = report.model_card(trial(), data(EVIL, "b", name=EVIL), "net")
+    text = report.model_card(trial(), data(EVIL, "b", name=EVIL), "net", OPENING)
     assert not re.search(r"(?<!\\)<", text) and "\n# head" not in text
     assert front(text)["base_model"] == "net"
+
+
+# ---------------------------------------------------------------- texts, pairs, numbers, several labels
+
+
+def of_texts(target: Target, *columns: str) -> Data:
+    return Data("notes", "text", target, (), (), (), "f", columns=columns)
+
+
+def code(text: str) -> str:
+    """The Python lines in a text."""
+    (found,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ast.parse(found)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (NUMBER, "Predicts score\\_x, a number (mean 1235 in training)."),
+        (TAGS, "Gives any of 2 labels: ant, b\\|e."),
+        (Target("l", "class", ("a", "b")), "Tells 2 classes apart: a, b."),
+    ],
+)
+def test_the_card_says_what_it_predicts(target: Target, told: str) -> None:
+    text = report.model_card(trial(), of_texts(target, "text"), "net", OPENING)
+    assert told in text and front(text)["pipeline_tag"] == "text-classification"
+    assert front(text)["library_name"] == "sentence-transformers"
+
+
+@pytest.mark.parametrize(
+    ("columns", "example"), [(("text",), 'inputs = ".", ["a text"]'), (("a", "b"), '".", [("one text", "another")]')]
+)
+def test_the_card_holds_the_lines_that_open_it(columns: tuple[str, ...], example: str) -> None:
+    lines = code(report.model_card(trial(), of_texts(NUMBER, *columns), "net", OPENING)).splitlines()
+    assert lines[0].startswith("folder, inputs = ") and lines[0].endswith(example)
+    assert "\n".join(lines[1:]) == OPENING.use
+
+
+def test_the_report_holds_the_same_lines_for_its_bundle() -> None:
+    pair = dataclasses.replace(card(), modality="text", columns=("a", "b"))
+    text = report.write_report("runs/r", pair, BODY, MACHINE, [trial()], verdict(), OPENING)
+    assert "with `sentence_transformers` alone" in text
+    assert code(text).startswith('folder, inputs = "runs/r/bundle", [("one text", "another")]\nfirst_line = 1\n')
+    assert 'regraft predict runs/r --text "one text" --text "another"' in text
+
+
+@pytest.mark.parametrize(("columns", "count"), [(("a",), 1), (("a", "b"), 2)])
+def test_commands_for_texts_give_as_many_as_a_row_has(columns: tuple[str, ...], count: int) -> None:
+    data = dataclasses.replace(card(), modality="text", columns=columns)
+    first, second = (shlex.split(command) for command in report.commands("r", data))
+    assert first.count("--text") == count and second[3:] == ["table.csv", "--out", "predictions.csv"]
+
+
+def test_numbers_are_told_without_classes() -> None:
+    data = dataclasses.replace(card(), target=NUMBER, modality="text", columns=("text",))
+    scores = tuple(dataclasses.replace(s, metric="rmse", better="lower") for s in SCORES)
+    text = report.write_report("runs/r", data, BODY, MACHINE, [trial(scores=scores)], verdict(), OPENING)
+    assert "with a number, score\\_x" in text and "0.800 [0.700, 0.900] rmse" in text
+    assert "| probe | 2 | 1.000 → 0.500 | 0.900 → 0.600 | 0.500 |" in text, "the best error is the smallest"
+    assert json.loads(json.dumps(report.as_object("r", data, [trial()], verdict(), "p", "adapt")))["ok"]
+
+
+def test_several_labels_are_told_as_such() -> None:
+    text = written(dataclasses.replace(card(), target=TAGS))
+    assert "that carry any of 2 labels" in text and "b\\|e: 1" in text
+
+
+def test_a_refused_run_offers_nothing_to_use() -> None:
+    text = written(card(), decision="refuse")
+    assert "```" not in text and "Nothing is shipped" in text
+    assert report.as_object("r", card(), [trial()], verdict(decision="refuse"), "p", "adapt")["next"] == []

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
 
 from regraft.kit import hardware
 from regraft.planner import survey
@@ -17,7 +22,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
 
 
 def machine(course: Course, precision: str) -> MachineCard:
-    return survey.machine(course.view, course.data, course.encode, precision)
+    return survey.machine(course.view, course.data, course.encoder, precision)
 
 
 def test_the_backbone_is_told_in_numbers(course: Course) -> None:
@@ -25,6 +30,45 @@ def test_the_backbone_is_told_in_numbers(course: Course) -> None:
     assert (told.name, told.provider, told.fingerprint, told.dim) == ("model", "transformers", "mark", 16)
     assert told.params == sum(p.numel() for p in course.view.module.parameters())
     assert told.norms == sum(n.endswith("running_mean") for n, _ in course.view.module.named_buffers()) > 0
+    assert [one.pooling for one in told.poolings] == ["native"] and told.poolings[0].new == () == told.notes
+
+
+def test_every_pooling_has_its_card_and_gaps_are_noted(tmp_path: Path) -> None:
+    """A bare encoder lacks its pooler: under its own pooling that one starts at random."""
+    text = places.text_course(tmp_path)
+    told = survey.backbone(text.view, "mark")
+    mean, native = told.poolings
+    assert (mean.pooling, native.pooling) == ("mean", "native") and told.stages == mean.stages
+    assert (len(mean.stages), mean.dim, mean.new) == (4, 32, ())
+    assert (len(native.stages), native.dim, native.new) == (5, 32, (4,))
+    assert native.stages[4].params == 32 * 33
+    assert [(s.name, s.params) for s in mean.stages] == [(s.name, s.params) for s in native.stages[:4]]
+    (note,) = told.notes
+    assert note.startswith("native pooling: the checkpoint lacks pooler: random at the start, trained with the head")
+
+
+@pytest.mark.parametrize("of", ["class", "pairs"])
+def test_the_promise_is_held_at_every_padded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Any) -> None:
+    """The most frequent size comes first; batches have the shapes that the trunk will run."""
+    text = places.text_course(tmp_path, of)
+    seen: list[torch.Size] = []
+
+    def noted(_: object, batch: dict[str, torch.Tensor]) -> str:
+        seen.append(batch["input_ids"].shape)
+        return "exact"
+
+    monkeypatch.setattr("regraft.engine.cache.promise", noted)
+    told = machine(text, "fp32")
+    micro = told.micro_batch
+    assert len(seen) == 3 and all(n == max(1, micro * 32 // length) for n, length in seen)
+    if of == "pairs":
+        sizes = [part.size for row in text.table(text.view, 0, text.data.train).parts for side in row for part in side]
+        assert [length for _, length in seen] == [size for size, _ in Counter(sizes).most_common()]
+    first = seen[0][1]
+    monkeypatch.setattr(
+        "regraft.engine.cache.promise", lambda _, b: "exact" if b["input_ids"].shape[1] == first else "tolerance"
+    )
+    assert machine(text, "fp32").promise == "tolerance", "one size without the promise is enough"
 
 
 @pytest.mark.parametrize(("gain", "dtype", "promise"), [(1.9, "bfloat16", "tolerance"), (1.1, "float32", "exact")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regraft.checks.transfer import check
+from regraft.checks.transfer import check, goodness
 from regraft.waist import Cost, Evidence, Init, Phase, Plan, Status, Trial
 
 N = 100
@@ -32,6 +32,36 @@ def test_the_paired_difference_decides(ours: float, theirs: float, status: Statu
     assert found.status == status and found.value == pytest.approx(ours - theirs)
     assert found.interval[0] <= found.value <= found.interval[1]
     assert found.evidence.startswith(f"{ours - theirs:+.3f} [") and bool(found.advice) == (status != "pass")
+
+
+def of(y: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> Evidence:
+    trials = (trial("pretrained"), trial("random"))
+    arrays = {"y": y, "pred/0": ours, "pred/1": theirs, "seed": np.array(3), "winner": np.array(0)}
+    return Evidence(trials[0], trials, (), arrays)
+
+
+@pytest.mark.parametrize(("scale", "status"), [(0.5, "pass"), (1.0, "warn"), (2.0, "fail")])
+def test_numbers_are_compared_by_their_absolute_errors(scale: float, status: Status) -> None:
+    draw = np.random.default_rng(0)
+    y, noise = draw.normal(50, 9, N).astype(np.float32), np.tile([1.0, -3.0], N // 2)
+    found = check(of(y, (y + scale * noise).astype(np.float32), (y + noise).astype(np.float32)))
+    assert found.status == status and found.value == pytest.approx(2 * (1 - scale), abs=1e-5)
+    assert found.evidence.startswith(
+        f"mean absolute error {2 * scale:.4g}, for the same network from scratch 2: a gain"
+    )
+
+
+def test_label_sets_are_compared_by_their_right_labels() -> None:
+    y = np.tile(np.array([[1, 0, 0, 1]], np.float32), (N, 1))
+    found = check(of(y, y > 0.5, np.zeros((N, 4), bool)))
+    assert (found.status, found.value) == ("pass", 0.5)
+    assert found.evidence == "+0.500 [+0.500, +0.500] right labels a row against the same network from scratch"
+
+
+def test_goodness_is_a_number_a_row_and_higher_is_better() -> None:
+    assert goodness(np.array([0, 2]), np.array([0, 1])).tolist() == [1.0, 0.0]
+    assert goodness(np.array([[True, True]]), np.array([[1.0, 0.0]])).tolist() == [0.5]
+    assert goodness(np.array([1.5, 1.0]), np.array([1.0, 1.0], np.float32)).tolist() == [-0.5, 0.0]
 
 
 def test_equal_seeds_give_equal_intervals() -> None:

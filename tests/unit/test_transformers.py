@@ -16,7 +16,8 @@ from torch import nn
 from regraft.backbone.view import View
 from regraft.errors import ModelError
 from regraft.providers import transformers as provider
-from tests import places
+from regraft.waist import Opening, Target
+from tests import checkpoints, places
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 
@@ -110,6 +111,13 @@ def lacking(folder: Path) -> None:
     save_file(dict(list(tensors.items())[2:][:-3]), folder / WEIGHTS, {"format": "pt"})
 
 
+def without_statistics(folder: Path) -> None:
+    """Means and variances of batch normalisation are no parameters, and as needful as weights."""
+    tensors = load_file(folder / WEIGHTS)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(("running_mean", "running_var"))}
+    save_file(kept, folder / WEIGHTS, {"format": "pt"})
+
+
 def truncated(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
 
@@ -134,7 +142,11 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "missing tensors": (
         lacking,
-        r"do not fill the network · saw: \d tensors missing, such as resnet\..* · allowed: .*config",
+        r"do not fill the network · saw: \d tensors missing, such as .*stages\.2.* · allowed: .*config",
+    ),
+    "missing statistics": (
+        without_statistics,
+        r"do not fill the network · saw: \d+ tensors missing, such as .*running_mean · allowed: .*config",
     ),
     "truncated weights": (
         truncated,
@@ -212,9 +224,12 @@ def test_a_preparation_that_is_not_understood_is_refused(folder: Path, given: di
 # ---------------------------------------------------------------- writing
 
 
-def export(view: View, target: Path) -> nn.Linear:
-    head = nn.Linear(16, 3)
-    view.export(head, ("blue", "grün", "red"), str(target))
+LABELS = ("blue", "grün", "red")
+
+
+def export(view: View, place: Path, labels: tuple[str, ...] = LABELS) -> nn.Linear:
+    head = nn.Linear(16, len(labels))
+    view.export(head, Target("colour", "class", labels), str(place))
     return head
 
 
@@ -243,7 +258,7 @@ def test_an_export_leaves_the_view_as_it_was(view: View, tmp_path: Path) -> None
 def test_two_exports_are_equal_bytes(view: View, tmp_path: Path) -> None:
     head = nn.Linear(16, 2)
     for name in ("one", "two"):
-        view.export(head, ("a", "b"), str(tmp_path / name))
+        view.export(head, Target("y", "class", ("a", "b")), str(tmp_path / name))
     for name in (CONFIG, WEIGHTS, PROCESSOR):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -254,3 +269,185 @@ def test_an_export_says_that_one_class_is_chosen(folder: Path, tmp_path: Path) -
     export(provider.load(str(folder)), tmp_path / "out")
     told = json.loads((tmp_path / "out" / CONFIG).read_text())
     assert told.get("problem_type") in (None, "single_label_classification")
+
+
+# ---------------------------------------------------------------- texts
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints for texts, by name."""
+    root = tmp_path_factory.mktemp("texts")
+    for name in ("bert", "distilbert", "gpt2", "bare bert", "bare distilbert", "minilm"):
+        checkpoints.ALL[name](root / name)
+    return root
+
+
+def ids(n: int = 3) -> dict[str, torch.Tensor]:
+    mask = (torch.arange(12) < 12 - torch.arange(n)[:, None]).long()
+    return {"input_ids": torch.arange(5, 5 + 12 * n).reshape(n, 12) * mask, "attention_mask": mask}
+
+
+def test_what_the_folder_prepares_says_what_it_is_for(texts: Path, made: Path) -> None:
+    assert provider.load(str(texts / "bert")).inputs.modality == "text"
+    assert provider.load(str(made)).inputs.modality == "image"
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("bert", "native"), ("gpt2", "native"), ("bare bert", "mean"), ("bare distilbert", "mean")]
+)
+def test_a_bare_encoder_is_averaged_first(texts: Path, name: str, first: str) -> None:
+    view = provider.load(str(texts / name))
+    assert view.pooling == first and sorted(view.calls) == ["mean", "native"]
+    assert view.source == str(texts / name)
+
+
+def test_native_features_and_head_give_the_native_logits_of_a_text(texts: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    for name in ("bert", "distilbert"):
+        view = provider.load(str(texts / name))
+        whole = AutoModelForSequenceClassification.from_pretrained(str(texts / name), local_files_only=True).eval()
+        with torch.no_grad():
+            assert torch.equal(view.native(view.run(ids())), whole(**ids()).logits)
+
+
+def test_a_mean_leaves_padding_out(texts: Path) -> None:
+    from transformers import AutoModel
+
+    view = provider.load(str(texts / "bert")).pooled("mean")
+    whole = AutoModel.from_pretrained(str(texts / "bert"), local_files_only=True).eval()
+    with torch.no_grad():
+        hidden = whole(**ids()).last_hidden_state
+        wanted = torch.stack([row[:count].mean(0) for row, count in zip(hidden, (12, 11, 10), strict=True)])
+        torch.testing.assert_close(view.run(ids()), wanted)
+
+
+def test_poolings_share_their_weights(texts: Path) -> None:
+    view = provider.load(str(texts / "bert"))
+    mean = view.pooled("mean")
+    assert mean.module is view.module and [s.name for s in view.stages[:-1]] == [s.name for s in mean.stages]
+
+
+def test_a_head_without_a_bias_is_said(texts: Path) -> None:
+    assert not provider.load(str(texts / "gpt2")).biased and provider.load(str(texts / "bert")).biased
+
+
+def test_a_network_that_fills_nothing_up_is_told_the_padding_id(texts: Path) -> None:
+    view = provider.load(str(texts / "gpt2"))
+    assert view.module.config.pad_token_id == view.inputs.setting("pad", -1) == 0
+    with torch.no_grad():
+        batch = {"input_ids": torch.tensor([[5, 6, 7, 0], [5, 6, 0, 0]])}
+        batch["attention_mask"] = (batch["input_ids"] != 0).long()
+        alone = {k: v[1:, :2] for k, v in batch.items()}
+        torch.testing.assert_close(view.run(batch)[1:], view.run(alone))
+
+
+def test_pictures_are_wanted_of_a_text_model(texts: Path) -> None:
+    with pytest.raises(ModelError, match="not known how this model wants its pictures"):
+        provider.load(str(texts / "bert"), "image")
+    with pytest.raises(ModelError, match="not known how this model wants its texts"):
+        provider.load(str(places.model(texts / "resnet")), "text")
+
+
+TARGETS = {
+    "class": (Target("y", "class", LABELS), "single_label_classification", list(LABELS)),
+    "multi": (Target("y", "multi", LABELS), "multi_label_classification", list(LABELS)),
+    "number": (Target("grams", "number", centre=3.0, spread=2.0), "regression", ["grams"]),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_every_kind_of_target_is_written(texts: Path, tmp_path: Path, name: str, kind: str) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    target, problem, names = TARGETS[kind]
+    view = provider.load(str(texts / name))
+    head = nn.Linear(view.dim, len(names), bias=view.biased)
+    opening = view.export(head, target, str(tmp_path))
+    told = json.loads((tmp_path / CONFIG).read_text())
+    assert told["problem_type"] == problem and list(told["id2label"].values()) == names
+    opened = AutoModelForSequenceClassification.from_pretrained(str(tmp_path), local_files_only=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(opened(**ids()).logits, head(view.run(ids())))
+        space: dict[str, Any] = {"folder": str(tmp_path), "batches": [ids()]}
+        exec(opening.check, space)
+        torch.testing.assert_close(space["made"], head(view.run(ids())))
+    assert opening.library == "transformers" and (tmp_path / "tokenizer.json").is_file()
+
+
+def opened(opening: Opening, folder: Path, inputs: list[Any]) -> list[Any]:
+    """What the lines of a README leave for these inputs."""
+    space: dict[str, Any] = {"folder": str(folder), "inputs": inputs}
+    with torch.no_grad():
+        exec(opening.use, space)
+    found: list[Any] = space["outputs"]
+    return found
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("long", ["cut", "ends", "windows"])
+def test_the_lines_give_labels_with_scores_or_numbers(texts: Path, tmp_path: Path, kind: str, long: Any) -> None:
+    from regraft.modalities import text
+    from regraft.waist import Options
+
+    target, _, names = TARGETS[kind]
+    view = provider.load(str(texts / "bert"))
+    view.inputs = text.adjust(view.inputs, Options("d", "m", long=long, max_tokens=12))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = nn.Linear(view.dim, len(names))
+    opening = view.export(head, target, str(tmp_path))
+    said = ["a rose", " ".join(checkpoints.WORDS)]
+    rows = []
+    encode = text.encoder(view.inputs, False, view.source)
+    for row in encode.parts(said):
+        with torch.no_grad():
+            rows.append(head(view.run(encode.tensors([part for part, _ in row])).mean(0)))
+    found = opened(opening, tmp_path, said)
+    scores = {"class": lambda x: x.softmax(-1), "multi": lambda x: x.sigmoid()}
+    for row, answer in zip(rows, found, strict=True):
+        if kind == "number":
+            assert answer == pytest.approx(float(row[0]), abs=1e-4)
+        else:
+            assert answer == pytest.approx(dict(zip(LABELS, scores[kind](row).tolist(), strict=True)), abs=1e-5)
+
+
+# ---------------------------------------------------------------- names and folders
+
+
+def test_a_name_is_looked_up_in_the_hubs_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert provider.find("transformers/some/name") and not provider.find("some/name") and not provider.find(3)
+    with pytest.raises(ModelError) as caught:
+        provider.fingerprint("transformers/some/name")
+    assert caught.value.what == "this model is not on this machine, and nothing is fetched"
+    assert caught.value.saw == f"transformers/some/name: no models--some--name in {tmp_path}"
+    assert caught.value.do == "where there is a network: hf download some/name"
+    with pytest.raises(ModelError, match="not on this machine"):
+        provider.load("transformers/")
+    snapshot = tmp_path / "models--some--name" / "snapshots" / "abc"
+    places.model(snapshot)
+    assert provider.load("transformers/some/name").name == "some/name"
+    assert provider.fingerprint("transformers/some/name") == provider.fingerprint(str(snapshot))
+
+
+def test_other_providers_folders_are_left_to_them(texts: Path, tmp_path: Path) -> None:
+    assert not provider.find(str(texts / "minilm")), "a sentence encoder's"
+    (tmp_path / CONFIG).write_text('{"architecture": "resnet18"}')
+    assert not provider.find(str(tmp_path)), "timm's"
+    (tmp_path / CONFIG).write_text("{")
+    assert provider.find(str(tmp_path)), "what cannot be read is taken, to say so"
+
+
+def test_what_a_checkpoint_lacks_is_random_by_a_seed_of_its_own(texts: Path) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one, two = (provider.load(str(texts / "bare distilbert")) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    weights = [v.module.pre_classifier.weight for v in (one, two)]
+    assert torch.equal(*weights) and float(weights[0].detach().std()) > 0
+    assert [p.new for p in (one.pooled("mean").card(), one.pooled("native").card())] == [(), (3,)]

@@ -13,10 +13,17 @@ from torch import Tensor, nn
 from regraft.backbone.stages import Batch, find_head
 from regraft.backbone.state import ghost, laid, leaves, thin, tree
 from regraft.backbone.view import View, patched, replace
-from regraft.errors import ModelError
-from regraft.waist import InputSpec
+from regraft.errors import ModelError, UsageError
+from regraft.providers import transformers
+from regraft.waist import InputSpec, Target
+from tests import places
 
 CLONED = ["bert", "resnet", "t5", "wav2vec2"]
+IDLE = {
+    "Wav2Vec2ForSequenceClassification": {"wav2vec2.masked_spec_embed"},
+    "CLIPForImageClassification": {"vision_model.post_layernorm.weight", "vision_model.post_layernorm.bias"},
+}
+"""Parameters that features do not depend on: what stands in for masked parts, a norm of a token that nobody reads."""
 WORKING = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
@@ -72,7 +79,9 @@ def made(module: nn.Module | None = None, **options: Any) -> View:
 
 
 def test_stages_hold_all_weights_and_say_what_they_cost(view: View) -> None:
-    assert sum(stage.params for stage in view.stages) == sum(p.numel() for p in view.module.parameters())
+    held = {id(p) for _, _, p in view.named()}
+    assert {name for name, p in view.module.named_parameters() if id(p) not in held} == IDLE.get(view.name, set())
+    assert sum(stage.params for stage in view.stages) == sum(p.numel() for _, _, p in view.named())
     for i, stage in enumerate(view.stages):
         parts = [part for member in view.members(i) for part in member.modules()]
         works = any(isinstance(part, WORKING) or type(part).__name__ == "Conv1D" for part in parts)
@@ -117,6 +126,84 @@ def test_every_parameter_has_one_name_and_a_tied_one_the_lowest_stage() -> None:
     }
     assert [type(m).__name__ for m in view.members(3)] == ["Sequential", "LayerNorm"]
     assert (view.stages[4].name, view.stages[4].params) == ("again", 0)
+
+
+# ---------------------------------------------------------------- poolings
+
+
+@pytest.fixture(scope="module", params=["encoder", "classifier"])
+def bert(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> View:
+    """BERT saved as a bare encoder, or with pooler and head."""
+    found: View = transformers.load(str(places.encoder_model(tmp_path_factory.mktemp("bert"), request.param)), "text")
+    return found
+
+
+def test_what_suits_the_checkpoint_comes_first(bert: View) -> None:
+    bare = bert.module.config.architectures == ["BertModel"]
+    assert list(bert.calls) == (["mean", "native"] if bare else ["native", "mean"])
+    assert bert.pooling == next(iter(bert.calls)) and bert.pooled(bert.pooling) is bert
+
+
+def test_poolings_share_their_weights(bert: View) -> None:
+    mean, native = bert.pooled("mean"), bert.pooled("native")
+    assert mean.module is native.module is bert.module
+    assert [s.name for s in native.stages] == [*(s.name for s in mean.stages), "pooler"]
+    ours = {name: p for name, _, p in native.named()}
+    assert all(ours[name] is p for name, _, p in mean.named())
+    assert native.pooled("mean").paths == mean.paths and (mean.dim, native.dim) == (32, 32)
+    assert mean.pooling == "mean" and native.pooling == "native", "a view is not changed by asking for another"
+
+
+def test_what_the_features_do_not_need_is_no_parameter_of_theirs(bert: View) -> None:
+    mean, native = bert.pooled("mean"), bert.pooled("native")
+    pooler = {"pooler/dense.weight", "pooler/dense.bias"}
+    assert {name for name, _, _ in native.named()} - {name for name, _, _ in mean.named()} == pooler
+    assert sum(s.params for s in mean.stages) == sum(p.numel() for _, _, p in mean.named())
+    assert mean.clone(2).pooled("native").stages == native.stages
+
+
+def test_a_card_names_the_stages_that_the_checkpoint_lacks(bert: View) -> None:
+    bare = bert.module.config.architectures == ["BertModel"]
+    mean, native = bert.pooled("mean").card(), bert.pooled("native").card()
+    assert (mean.pooling, mean.dim, mean.glue, mean.new) == ("mean", 32, 0, ())
+    assert (native.pooling, native.stages[4].name, native.new) == ("native", "pooler", (4,) if bare else ())
+
+
+@torch.no_grad()
+def test_the_mean_is_over_tokens_that_are_no_padding(bert: View) -> None:
+    mean = bert.pooled("mean")
+    batch = places.noise(mean, 3)
+    hidden = bert.module.base_model(**batch).last_hidden_state
+    assert int(batch["attention_mask"][2].sum()) < batch["attention_mask"].shape[1]
+    for i, made in enumerate(mean.run(batch)):
+        kept = batch["attention_mask"][i].bool()
+        torch.testing.assert_close(made, hidden[i][kept].mean(0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["mean", "native"])
+def test_every_pooling_keeps_the_split_law(bert: View, pooling: Any) -> None:
+    view = bert.pooled(pooling)
+    batch = places.noise(view, 3)
+    whole = view.run(batch)
+    for k in range(1, len(view.stages)):
+        assert torch.equal(view.run(start=k, state=view.run(batch, stop=k)), whole), k
+
+
+def test_a_pooling_that_is_not_offered_is_refused(bert: View) -> None:
+    with pytest.raises(UsageError) as caught:
+        bert.pooled("tokens")
+    assert caught.value.saw == "'tokens'" and set(caught.value.allowed.split(", ")) == {"mean", "native"}
+    with pytest.raises(UsageError, match="pooling of this backbone"):
+        made().pooled("mean")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_native_place_without_a_bias_is_told(bias: bool) -> None:
+    net = Net()
+    net.score = nn.Linear(4, 3, bias=bias)
+    assert made(net, head="score").biased is bias
+    assert made().biased, "where there is no native head there is room for anything"
 
 
 # ---------------------------------------------------------------- clones
@@ -285,7 +372,7 @@ def test_what_the_provider_did_not_give_is_said() -> None:
         view.randomise(0)
     assert caught.value.saw == "net"
     with pytest.raises(ModelError, match="cannot be written in a native form") as caught:
-        view.export(nn.Linear(4, 2), ["a", "b"], "nowhere")
+        view.export(nn.Linear(4, 2), Target("label", "class", ("a", "b")), "nowhere")
     assert caught.value.saw == "tiny/net"
 
 

@@ -8,14 +8,25 @@ import pytest
 
 from regraft.kit.store import record
 from regraft.waist import (
+    BackboneCard,
     Budget,
+    Cost,
+    InputSpec,
     Insert,
     Loss,
+    Opening,
     Optimizer,
+    Options,
     Phase,
     Plan,
+    Pooled,
+    Pooling,
+    Reading,
     Row,
+    Settings,
+    Stage,
     Target,
+    Trial,
     fingerprint,
     plain,
 )
@@ -104,6 +115,49 @@ def test_fingerprint_sees_content_only() -> None:
         dataclasses.replace(probe(), phases=(dataclasses.replace(probe().phases[0], epochs=99),)),
     ]
     assert len({fingerprint(p) for p in [probe(), *changed]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("knobs", "pooling", "label"),
+    [
+        ((), "native", "partial"),
+        ((("depth", 2), ("lr", 0.1)), "native", "partial depth 2"),
+        ((("depth", 1),), "mean", "partial depth 1 (mean)"),
+        ((), "tokens", "partial (tokens)"),
+    ],
+)
+def test_a_plan_is_called_by_what_sets_it_apart(knobs: Settings, pooling: Pooling, label: str) -> None:
+    plan = dataclasses.replace(partial(), knobs=knobs, pooling=pooling)
+    assert plan.label == label == Trial(plan, 0, (), (), Cost(1.0, 1), "", "").label
+
+
+def test_a_backbone_is_told_under_the_pooling_that_suits_it() -> None:
+    stages = (Stage("a", "a", 5, 0, 0), Stage("b", "b", 7, 0, 0))
+    mean, native = Pooled("mean", stages[:1], 8, 0), Pooled("native", stages, 16, 2, new=(1,))
+    card = BackboneCard("b", "p", "f", InputSpec("text", (32,)), 0, (mean, native))
+    assert (card.stages, card.dim, card.params) == (stages[:1], 8, 5)
+    assert record(BackboneCard, plain(card)) == card
+
+
+@pytest.mark.parametrize(
+    ("counts", "unequal"), [((), False), ((4,), False), ((5, 14), False), ((5, 15), True), ((0, 1), True)]
+)
+def test_classes_are_far_apart_from_three_times_on(counts: tuple[int, ...], unequal: bool) -> None:
+    assert Target("y", "class", tuple(map(str, range(len(counts)))), counts).unequal is unequal
+
+
+def test_requests_and_bundles_survive_json() -> None:
+    reading = Reading("y", ("a", "b"), sensitive=("sex",), order=("low", "high"), max_rows=5)
+    options = Options("d", "m", reading, ("probe",), (("probe.lr", "0.1"),), long="windows", max_tokens=64)
+    assert record(Options, plain(options)) == options
+    opening = Opening("sentence_transformers", "import x\n'\u2028'", "made = 1")
+    assert record(Opening, plain(opening)) == opening
+
+
+def test_any_text_has_a_fingerprint() -> None:
+    """Half a surrogate pair stands in tables that were written carelessly."""
+    found = {fingerprint(text) for text in ("\ud800", "\udfff", "", "a", ("a",), "é", "e\u0301")}
+    assert len(found) == 7 and all(len(digest) == 64 for digest in found)
 
 
 @pytest.mark.parametrize(

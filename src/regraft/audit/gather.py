@@ -12,24 +12,40 @@ from safetensors.numpy import load_file
 from regraft.kit import shelf
 from regraft.waist import Data, Evidence, Finding, Score, Task, Trial
 
+HELD = ("predictions",)
+"""What a check may need, and is given."""
+
 
 def baselines(task: Task, data: Data) -> tuple[Score, ...]:
-    """What a constant guess scores on the test split, for every metric of the task."""
+    """What a constant guess scores on the test split, for every metric of the task.
+
+    >>> from regraft.waist import Row, Target
+    >>> target = Target("age", "number")
+    >>> rows = [Row(str(y), None, y, "", "") for y in (1.0, 3.0)]
+    >>> task = shelf.find("tasks", "regress").make(target)
+    >>> [(b.metric, b.value, b.better) for b in baselines(task, Data("d", "text", target, (), (), rows, ""))][:2]
+    [('rmse', 1.0, 'lower'), ('mae', 1.0, 'lower')]
+    """
     y = task.encode([row.y for row in data.test]).numpy()
-    return tuple(Score(m.name, "test", m.chance(y), m.chance(y), m.chance(y), len(y)) for m in task.metrics)
+    found = []
+    for metric in task.metrics:
+        guess = metric.chance(y)
+        found.append(Score(metric.name, "test", guess, guess, guess, len(y), metric.better))
+    return tuple(found)
 
 
 def audit(task: Task, data: Data, trials: Sequence[Trial], winner: int, folder: Path, seed: int) -> list[Finding]:
-    """Every check on the shelf whose needs can be met; the others are left out."""
+    """Every check on the shelf whose needs can be met; the others are left out.
+
+    They are given `y`, `seed`, `winner` and what each trial's outputs on the test split decode to: `pred/0`, `pred/1`,
+    … and, where the task has probabilities, `prob/0`, `prob/1`, …
+    """
     arrays: dict[str, np.ndarray] = {"y": task.encode([row.y for row in data.test]).numpy()}
     for i, trial in enumerate(trials):
         made = torch.from_numpy(load_file(folder / trial.predictions)["test"])
-        arrays[f"pred/{i}"] = task.decode(made)["pred"]
+        arrays |= {f"{name}/{i}": array for name, array in task.decode(made).items()}
     arrays["seed"] = np.array(seed)
     arrays["winner"] = np.array(winner)
     evidence = Evidence(trials[winner], tuple(trials), baselines(task, data), arrays)
-    findings = []
-    for name in shelf.names("checks"):
-        item = shelf.find("checks", name)
-        findings.append(item.check(evidence))
-    return findings
+    items = [shelf.find("checks", name) for name in shelf.names("checks")]
+    return [item.check(evidence) for item in items if set(item.NEEDS) <= set(HELD)]

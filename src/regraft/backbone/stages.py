@@ -29,13 +29,15 @@ class Seams(NamedTuple):
     """Where a network can be cut: the members of each stage in the order they run, the last one being the cut.
 
     `mains` are the members that stages are named after, `written` those whose output is overwritten in place later,
-    `layouts` the order in memory of the dimensions of what a cut gives, largest stride first.
+    `layouts` the order in memory of the dimensions of what a cut gives, largest stride first, `idle` the parameters
+    outside all stages that the features do not depend on.
     """
 
     members: list[list[str]]
     mains: list[str]
     written: set[str]
     layouts: list[list[list[int]]]
+    idle: set[str]
 
 
 def outline(module: nn.Module, call: Call, example: Batch) -> tuple[nn.Module, Batch]:
@@ -110,7 +112,10 @@ def find_stages(module: nn.Module, call: Call, example: Batch) -> Seams:
         if path not in uncut and path != paths[-1]:
             members.append([])
     mains = [max(stage, key=lambda p: _heft(trace.modules[p])) for stage in members]
-    return Seams(members, mains, trace.written, [trace.layouts[stage[-1]] for stage in members])
+    used = {id(node.variable) for node in alive if "AccumulateGrad" in type(node).__name__}
+    ours = {id(p) for stage in members for path in stage for p in trace.modules[path].parameters()}
+    idle = {name for name, p in module.named_parameters() if id(p) not in used | ours}
+    return Seams(members, mains, trace.written, [trace.layouts[stage[-1]] for stage in members], idle)
 
 
 class _Trace:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regraft.backbone.stages import Batch, Call, find_stages, gradients, outline, removed
 from regraft.backbone.state import State, ghost, laid, leaves, thin, tree
-from regraft.errors import ModelError
-from regraft.waist import InputSpec, Stage
+from regraft.errors import ModelError, unknown
+from regraft.waist import InputSpec, Opening, Pooled, Pooling, Stage, Target
 
 GLUE = "glue"
 
@@ -42,8 +42,11 @@ class View:
         example: A batch of two or more examples, to trace the network with; no weights change.
         notes: What the user should know of how it was opened.
         head: Path of the native head's linear layer, or "" where there is none.
+        pooling, others: What `call` does to make features, and the other ways there are, by name.
+        missing: Names of parameters that the checkpoint lacks: they hold random numbers.
+        source: The folder with what cells are prepared with (a tokenizer), where there is one.
         fresh: A seed → a state dict with random weights of this architecture.
-        write: (view, head module, labels, folder) → native files in the folder.
+        write: (view, plain linear head, target, folder) → native files in the folder, and how to open them.
     Raises: ModelError: the network has no row of stages that can be found.
     """
 
@@ -57,19 +60,55 @@ class View:
         inputs: InputSpec,
         example: Batch,
         head: str = "",
+        pooling: Pooling = "native",
+        others: Mapping[Pooling, Call] | None = None,
+        missing: Iterable[str] = (),
+        source: str = "",
         notes: tuple[str, ...] = (),
         config: str = "",
         fresh: Callable[[int], Mapping[str, Tensor]] | None = None,
-        write: Callable[[View, nn.Module, Sequence[str], str], None] | None = None,
+        write: Callable[[View, nn.Module, Target, str], Opening] | None = None,
     ) -> None:
-        self.name, self.provider, self.module, self.call, self.inputs = name, provider, module.eval(), call, inputs
+        self.name, self.provider, self.module, self.inputs = name, provider, module.eval(), inputs
+        self.source = source
         self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
-        self._lock = threading.RLock()
+        self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
+        self._lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
         self.native: nn.Module = module.get_submodule(head) if head else nn.Identity()
         if head:
             replace(module, head, nn.Identity())
-        bare, batch = outline(module, call, example)
-        self._seams = find_stages(bare, call, batch)
+        self._cut(pooling)
+
+    @property
+    def biased(self) -> bool:
+        """Whether the head's native place has room for a bias."""
+        return not isinstance(self.native, nn.Linear) or self.native.bias is not None
+
+    def pooled(self, pooling: Pooling) -> View:
+        """The same network under another pooling: its own stages and width, the same weights in memory.
+
+        Raises: UsageError: this backbone knows no such pooling.
+        """
+        if pooling not in self.calls:
+            raise unknown("pooling of this backbone", pooling, self.calls)
+        if pooling == self.pooling:
+            return self
+        twin = copy.copy(self)
+        twin._cut(pooling)
+        return twin
+
+    def card(self) -> Pooled:
+        """This pooling in numbers; stages with weights that the checkpoint lacks are named."""
+        lacking = {id(p) for name, p in self.module.named_parameters() if name in self._missing}
+        new = sorted({stage for name, stage, p in self.named() if id(p) in lacking and not name.startswith(GLUE)})
+        glue = sum(p.numel() for name, _, p in self.named() if name.startswith(GLUE + "/"))
+        return Pooled(self.pooling, self.stages, self.dim, glue, tuple(new))
+
+    def _cut(self, pooling: Pooling) -> None:
+        """Find the stages under this pooling and measure them."""
+        self.pooling, self.call = pooling, self.calls[pooling]
+        bare, batch = outline(self.module, self.call, self._example)
+        self._seams = find_stages(bare, self.call, batch)
         self.paths = [members[-1] for members in self._seams.members]
         self.stages, self.dim = self._measure(bare, batch)
 
@@ -107,7 +146,7 @@ class View:
     def named(self) -> Iterator[tuple[str, int, nn.Parameter]]:
         """Every parameter once: ("<stage name>/<path in it>", stage index, parameter); glue counts as stage 0.
 
-        A tied parameter belongs to the lowest stage that holds it.
+        A tied parameter belongs to the lowest stage that holds it. What the features do not depend on is left out.
         """
         owner: dict[int, tuple[str, int]] = {}
         for i, members in enumerate(self._seams.members):
@@ -116,6 +155,8 @@ class View:
                 for name, parameter in self.module.get_submodule(path).named_parameters():
                     owner.setdefault(id(parameter), (f"{self.stages[i].name}/{folder}{name}", i))
         for name, parameter in self.module.named_parameters():
+            if name in self._seams.idle:
+                continue
             yield *owner.get(id(parameter), (f"{GLUE}/{name}", 0)), parameter
 
     def buffers(self) -> Iterator[tuple[str, int, Tensor]]:
@@ -150,14 +191,14 @@ class View:
             )
         self.module.load_state_dict(self._fresh(seed), strict=True)
 
-    def export(self, head: nn.Module, labels: Sequence[str], folder: str) -> None:
-        """Write the network with `head` in its native place into `folder`, as its own library does.
+    def export(self, head: nn.Module, target: Target, folder: str) -> Opening:
+        """Write the network with `head`, a plain linear layer, into `folder`, as its own library does; how to open it.
 
         Raises: ModelError: the provider gave no way to write.
         """
         if self._write is None:
             raise ModelError("this backbone cannot be written in a native form", saw=f"{self.provider}/{self.name}")
-        self._write(self, head, labels, folder)
+        return self._write(self, head, target, folder)
 
     def _between(self, start: int, stop: int) -> list[str]:
         """Paths of all members of stages `start` to `stop` - 1, in the order they run."""

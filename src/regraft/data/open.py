@@ -1,127 +1,260 @@
-"""Open a path as data: what it is, its rows in three splits, and what was noticed on the way."""
+"""Open a source as data: what it is, its rows in three splits, and what was noticed on the way."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from regraft.data import read, split
-from regraft.errors import DataError, near
+from regraft.data import columns, sources, split
+from regraft.data.cells import TEXT
+from regraft.data.columns import Made, Roles
+from regraft.data.sources import FILE, LABEL, Found
+from regraft.data.tables import Table
+from regraft.data.target import Meaning, meaning, target_of, valued
+from regraft.data.times import as_times
+from regraft.errors import DataError, UsageError
 from regraft.kit import shelf
-from regraft.waist import Data, DataCard, Row, Target, fingerprint
+from regraft.waist import Data, DataCard, Reading, Row, fingerprint
 
 MADE_SHARE = 0.2
 ORDER = ("train", "val", "test")
+GUESS = Reading()
 
 
-def open_data(source: str | Path, seed: int = 0) -> Data:
-    """Open class folders; splits that are missing are made and the notes say so.
+def open_data(source: Any, seed: int = 0, reading: Reading = GUESS) -> Data:
+    """Open a path or data in memory; what `reading` leaves open is guessed, missing splits are made, notes say so.
 
-    Raises: DataError: the path is wrong, holds nothing that a modality reads, or cannot be split.
+    `source` is a table's path, a folder of tables, of pictures with metadata or of class folders; or a DataFrame, a
+    Dataset, (X, y), or a dictionary of splits.
+
+    Raises: DataError: the path is wrong, holds nothing that a modality reads, or cannot be split. UsageError: a column,
+    a task or a class is named that is not there.
     """
-    root = Path(source)
-    if not root.is_dir():
-        raise _no_folder(root)
-    modality = _modality(root)
-    item = shelf.find("modalities", modality)
-    found = read.class_folders(root, item.sniff)
-    notes = []
-    if found.left_out:
-        some = ", ".join(found.left_out[:3]) + (" …" if len(found.left_out) > 3 else "")
-        notes.append(f"{len(found.left_out)} files left out, not {item.NOUN}: {some}")
-    splits = {name: [Row(i, c, y, "", k) for i, c, y, k in found.splits.get(name, [])] for name in ORDER}
-    notes += _make_missing(splits, seed)
-    notes += _repeats(splits)
-    labels = sorted({row.y for row in splits["train"]})
-    count = Counter(row.y for row in splits["train"])
-    target = Target("label", "class", tuple(labels), tuple(count[label] for label in labels))
-    told = [(name, row.id, row.y, row.key) for name in ORDER for row in splits[name]]
+    found = sources.find(source, reading)
+    roles = _roles(found, reading)
+    noun = shelf.find("modalities", roles.modality).NOUN
+    notes = list(found.notes)
+    if not found.modality:
+        notes.append(roles.note(list(found.tables["train"].columns)))
+    made = _made(found, roles, notes)
+    task = reading.task or ("classify" if found.modality else "")
+    meant = meaning(roles.target, [row.y for row in made["train"].rows], task)
+    notes += [meant.note] if meant.note else []
+    splits = _valued(found, made, meant, notes)
+    if reading.max_rows:
+        _thin(splits, reading.max_rows, seed, notes)
+    times = {}
+    if roles.time and not (splits["val"] and splits["test"]):
+        times = as_times({row.id: made["train"].times[row.id] for row in splits["train"]}, roles.time)
+    elif roles.time:
+        notes.append(f"--time {roles.time} is not used: every split is given")
+    notes += _make_missing(splits, seed, meant, roles, times)
+    if roles.group:
+        notes += _shared_groups(splits, roles.group)
+    notes += _repeats(splits, noun, meant)
+    target = target_of(splits, meant, reading)
+    told = [(name, r.id, r.y, r.key, r.group, r.facets) for name in ORDER for r in splits[name]]
     return Data(
-        name=root.resolve().name,
-        modality=modality,
+        name=found.name,
+        modality=roles.modality,
         target=target,
         train=tuple(splits["train"]),
         val=tuple(splits["val"]),
         test=tuple(splits["test"]),
         fingerprint=fingerprint(target, told),
         notes=tuple(notes),
+        columns=() if found.modality else roles.inputs,
+        sensitive=roles.sensitive,
     )
 
 
 def card(data: Data) -> DataCard:
     """The data in numbers."""
     rows = tuple((name, len(getattr(data, name))) for name in ORDER)
-    return DataCard(data.name, data.modality, data.fingerprint, data.target, rows, data.notes)
+    return DataCard(data.name, data.modality, data.fingerprint, data.target, rows, data.notes, data.columns)
 
 
 def sentence(card: DataCard) -> str:
     """What the data is, in a line: the first thing that a run prints."""
     noun = shelf.find("modalities", card.modality).NOUN
-    pairs = [f"{label}: {count}" for label, count in zip(card.target.labels, card.target.counts, strict=True)]
+    rows = ", ".join(f"{count:,} {name}" for name, count in card.rows)
+    begun = f"{card.name}: {sum(count for _, count in card.rows):,} {noun}"
+    target = card.target
+    if target.kind == "number":
+        known = f"in training its mean is {target.centre:.4g}, its spread {target.spread:.4g}"
+        return f"{begun} with a number, {target.name}; {rows}; {known}"
+    pairs = [f"{label}: {count:,}" for label, count in zip(target.labels, target.counts, strict=True)]
     some = ", ".join(pairs[:6]) + (" …" if len(pairs) > 6 else "")
-    rows = ", ".join(f"{count} {name}" for name, count in card.rows)
-    total = sum(count for _, count in card.rows)
-    return f"{card.name}: {total} {noun} in {len(pairs)} classes; {rows}; training has {some}"
+    what = f"that carry any of {len(pairs)} labels" if target.kind == "multi" else f"in {len(pairs)} classes"
+    return f"{begun} {what}; {rows}; training has {some}"
 
 
-def _no_folder(root: Path) -> DataError:
-    beside = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-    guess = near(root.name, beside)
+# ---------------------------------------------------------------- rows
+
+
+def _roles(found: Found, reading: Reading) -> Roles:
+    if reading.max_rows < 0:
+        raise UsageError("--max-rows is below 0", str(reading.max_rows), "1 or more, or 0 for all", "leave it away")
+    if not found.modality:
+        return columns.choose(found.tables["train"], reading, found.files)
+    named = [("target", reading.target), ("text", ",".join(reading.text)), ("image", reading.image)]
+    named += [("group", reading.group), ("sensitive", ",".join(reading.sensitive)), ("time", reading.time)]
+    if given := [f"--{flag} {name}" for flag, name in named if name]:
+        raise UsageError(
+            "a folder of files has no columns",
+            saw=", ".join(given),
+            allowed="columns for tables, or metadata.csv with a column file_name beside the files",
+            do="leave it away, or write such a metadata.csv",
+        )
+    return Roles(found.modality, (FILE,), LABEL)
+
+
+def _made(found: Found, roles: Roles, notes: list[str]) -> dict[str, Made]:
+    """The rows of every split, their targets not read yet; what is left out is noted."""
+    made = {}
+    for name in [name for name in ORDER if name in found.tables]:
+        table, fitting = found.tables[name], roles
+        needed = [*roles.inputs, roles.target, roles.group, *roles.sensitive]
+        have = {column.lower() for column in table.columns}
+        lacking = [column for column in needed if column and column.lower() not in have]
+        if lacking and name in found.asked:
+            fitting = _guessed_anew(found, name, roles, lacking)
+            notes.append(f"--{name} has other columns, read anew: {fitting.note(list(table.columns))}")
+        elif lacking == [roles.target]:
+            notes.append(f"the {name} split is left out: it has no column {roles.target} to be scored by")
+            continue
+        elif lacking:
+            raise _lacks(name, lacking, table)
+        made[name] = columns.rows(table, fitting)
+        for why, ids in made[name].left_out.items():
+            notes.append(f"{name}: {len(ids):,} rows left out that {why}, such as {ids[0]}")
+    if not made["train"].rows:
+        raise DataError(
+            "no row of training can be used",
+            saw="; ".join(notes[-1:]),
+            allowed="rows with an input",
+            do="check the paths, or name other columns with --text or --image",
+        )
+    return made
+
+
+def _guessed_anew(found: Found, name: str, roles: Roles, lacking: Sequence[str]) -> Roles:
+    """Roles for a split whose input or target is called otherwise: guessed, and held to be of the same form."""
+    table = found.tables[name]
+    if set(lacking) & {roles.group, *roles.sensitive}:
+        raise _lacks(name, lacking, table)
+    same = Reading(
+        target="" if roles.target in lacking else roles.target,
+        text=() if set(roles.inputs) & set(lacking) or roles.modality != TEXT else roles.inputs,
+        group=roles.group,
+        sensitive=roles.sensitive,
+    )
+    guessed = columns.choose(table, same, "" if found.files in lacking else found.files)
+    if guessed.modality != roles.modality or len(guessed.inputs) != len(roles.inputs):
+        raise _lacks(name, lacking, table)
+    return guessed
+
+
+def _lacks(name: str, lacking: Sequence[str], table: Table) -> DataError:
     return DataError(
-        "the data is not a folder" if root.exists() else "there is no such folder",
-        saw=str(root),
-        allowed="a folder of class folders",
-        do=f"did you mean {root.parent / guess}?" if guess else "check the path",
+        f"the {name} split lacks columns of training",
+        saw=f"no {', '.join(lacking)} in {', '.join(list(table.columns)[:20])}",
+        allowed="the same columns in every split",
+        do="rename its columns",
     )
 
 
-def _modality(root: Path) -> str:
-    """The first modality on the shelf that recognises most of the first files."""
-    first = [path for path, _ in zip(read.files(root), range(20), strict=False)]
-    for name in shelf.names("modalities"):
-        sniff = shelf.find("modalities", name).sniff
-        if first and sum(bool(sniff(path)) for path in first) * 2 >= len(first):
-            return name
-    nouns = ", ".join(shelf.find("modalities", name).NOUN for name in shelf.names("modalities"))
-    raise DataError(
-        "this folder holds nothing that regraft reads" if first else "this folder is empty",
-        saw=f"{root}: " + (", ".join(p.name for p in first[:3]) or "no files"),
-        allowed=f"{nouns}, in a folder per class",
-        do="check the path",
-    )
-
-
-def _make_missing(splits: dict[str, list[Row]], seed: int) -> list[str]:
-    """Cut the splits that were not given out of training, in place; returns what was made."""
-    notes = []
-    for name in ("test", "val"):
-        if not splits[name]:
-            splits["train"], splits[name] = split.cut(splits["train"], MADE_SHARE, seed, name)
-            notes.append(
-                f"{name} split made: {len(splits[name])} training rows, {MADE_SHARE:.0%} of each class, seed {seed}"
+def _valued(found: Found, made: Mapping[str, Made], meant: Meaning, notes: list[str]) -> dict[str, list[Row]]:
+    """Splits of rows that have a target; what has none is noted."""
+    splits: dict[str, list[Row]] = {}
+    for name in ORDER:
+        splits[name], gone = valued(made[name].rows, meant) if name in made else ([], [])
+        if gone and name in found.asked and not splits[name]:
+            raise DataError(
+                f"no row of --{name} has a target",
+                saw=f"column {meant.name}, {len(gone):,} rows",
+                allowed="rows with a target, to be scored by",
+                do=f"leave --{name} away: the split is then made of training rows",
             )
+        if gone:
+            notes.append(f"{name}: {len(gone):,} rows left out that have no {meant.name}, such as {gone[0]}")
+    return splits
+
+
+def _thin(splits: dict[str, list[Row]], limit: int, seed: int, notes: list[str]) -> None:
+    for name, rows in splits.items():
+        if len(rows) > limit:
+            cover = name == "train" and not isinstance(rows[0].y, float)
+            splits[name] = split.thin(rows, limit, seed, cover=cover)
+            notes.append(f"{name}: {limit:,} of {len(rows):,} rows kept, --max-rows")
+
+
+# ---------------------------------------------------------------- splits
+
+
+def _make_missing(
+    splits: dict[str, list[Row]], seed: int, meant: Meaning, roles: Roles, times: Mapping[str, float]
+) -> list[str]:
+    """Cut the splits that were not given out of training, in place; returns what was made."""
+    missing = [name for name in ("test", "val") if not splits[name]]
+    if times and roles.group and missing:
+        raise UsageError(
+            "splits cannot be made by --time and keep the groups of --group whole",
+            saw=f"--time {roles.time} --group {roles.group}",
+            allowed="one of them, or splits of your own",
+            do="leave one of them away",
+        )
+    each = {"number": f"each tenth of {meant.name}", "multi": "each label"}.get(meant.kind, "each class")
+    notes: list[str] = []
+    alone: set[str] = set()
+    for name in missing:
+        if times:
+            splits["train"], splits[name] = split.by_time(splits["train"], times, MADE_SHARE, name)
+            notes.append(
+                f"{name} split made: {len(splits[name]):,} training rows, the latest {MADE_SHARE:.0%} by {roles.time}"
+            )
+            continue
+        alone.update(split.lonely(splits["train"]) if meant.kind != "number" else ())
+        splits["train"], splits[name] = split.cut(splits["train"], MADE_SHARE, seed, name)
+        whole = f", groups of {roles.group} whole" if roles.group else ""
+        notes.append(
+            f"{name} split made: {len(splits[name]):,} training rows, {MADE_SHARE:.0%} of {each}{whole}, seed {seed}"
+        )
+    if alone := {label for label in alone if label}:
+        some = ", ".join(sorted(alone)[:5]) + (" …" if len(alone) > 5 else "")
+        what = "group" if roles.group else "example"
+        notes.append(f"{len(alone)} classes have a single {what} to share out, which stays in training: {some}")
     return notes
 
 
-def _repeats(splits: dict[str, list[Row]]) -> list[str]:
-    """Equal content counted: across splits, and under different labels."""
+def _shared_groups(splits: Mapping[str, Sequence[Row]], column: str) -> list[str]:
     where: dict[str, set[str]] = defaultdict(set)
-    labels: dict[str, set[str]] = defaultdict(set)
-    ids: dict[str, list[str]] = defaultdict(list)
     for name, rows in splits.items():
         for row in rows:
-            where[row.key].add(name)
-            labels[row.key].add(row.y)
-            ids[row.key].append(row.id)
-    across = [k for k, names in where.items() if len(names) > 1]
-    conflict = [k for k, found in labels.items() if len(found) > 1]
+            where[row.group].add(name)
+    where.pop("", None)
+    across = sorted(group for group, names in where.items() if len(names) > 1)
+    if not across:
+        return []
+    return [f"{len(across):,} of {len(where):,} groups of {column} stand in more than one split, such as {across[0]}"]
+
+
+def _repeats(splits: Mapping[str, Sequence[Row]], noun: str, meant: Meaning) -> list[str]:
+    """Equal content counted: across splits, and under different labels."""
+    seen: dict[str, list[tuple[str, Row]]] = defaultdict(list)
+    for name, rows in splits.items():
+        for row in rows:
+            seen[row.key].append((name, row))
+    across, conflict = [], []
+    for found in seen.values():
+        if len(found) > 1:
+            (name, first), pairs = found[0], found[1:]
+            across += [(first, row) for other, row in pairs if other != name][:1]
+            conflict += [(first, row) for _, row in pairs if row.y != first.y][:1]
     notes = []
-    for keys, what in ((across, "stand in more than one split"), (conflict, "carry different labels")):
-        if keys:
-            notes.append(f"{len(keys)} pictures {what}, such as {_pair(ids[keys[0]])}")
+    for cases, what in ((across, "stand in more than one split"), (conflict, "carry different labels")):
+        if cases and not (cases is conflict and meant.kind == "number"):
+            one, other = cases[0]
+            notes.append(f"{len(cases):,} {noun} {what}, such as {one.id} = {other.id}")
     return notes
-
-
-def _pair(names: Sequence[str]) -> str:
-    return " = ".join(names[:2])

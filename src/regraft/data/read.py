@@ -1,4 +1,4 @@
-"""Read what a path holds: class folders, with or without split folders, as cells with labels."""
+"""Read folders of files: class folders, with or without split folders, as paths with labels."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Found:
 def class_folders(root: Path, sniff: Callable[[Path], bool]) -> Found:
     """Read `root/<class>/…` or `root/<split>/<class>/…`; a class is a folder's name in Unicode form NFC.
 
-    Raises: DataError: nothing there, no class folders, one class, or a class that training never sees.
+    Raises: DataError: a folder may not be read, or nothing lies in class folders of training.
     """
-    tops = _folders(root)
+    tops = folders(root)
     named = {p: SPLITS[p.name.lower()] for p in tops if p.name.lower() in SPLITS}
     if "train" in named.values():
         places = sorted(named.items())
@@ -50,7 +50,8 @@ def class_folders(root: Path, sniff: Callable[[Path], bool]) -> Found:
         rows, skipped = _read_split(root, place, sniff)
         splits.setdefault(split, []).extend(rows)
         left_out += skipped
-    _refuse(root, splits)
+    if not splits.get("train"):
+        raise _no_classes(root)
     return Found(splits, left_out)
 
 
@@ -69,29 +70,30 @@ def files(root: Path) -> Iterator[Path]:
         names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX")
         for name in sorted(found):
             path = Path(folder, name)
-            if not _litter(name):
+            if not is_litter(name):
                 yield path
 
 
-def _litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     """Whether a file's name says that a system left it: hidden, or a cache of thumbnails."""
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
-def _folders(root: Path) -> list[Path]:
+def folders(root: Path) -> list[Path]:
+    """The folders right below `root` in sorted order, without hidden ones and a system's litter."""
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
 
 
 def _read_split(
     root: Path, place: Path, sniff: Callable[[Path], bool]
 ) -> tuple[list[tuple[str, Path, str, str]], list[str]]:
-    paths = [(label, path) for label in _folders(place) for path in files(label)]
+    paths = [(label, path) for label in folders(place) for path in files(label)]
     with ThreadPoolExecutor(4) as pool:
         keys = list(pool.map(lambda item: _key(item[1], sniff), paths))
-    loose = [p for p in sorted(place.iterdir()) if p.is_file() and not _litter(p.name)]
+    loose = [p for p in sorted(place.iterdir()) if p.is_file() and not is_litter(p.name)]
     rows: list[tuple[str, Path, str, str]] = []
     left_out = [p.relative_to(root).as_posix() for p in loose]
-    empty = set(_folders(place)) - {label for label, _ in paths}
+    empty = set(folders(place)) - {label for label, _ in paths}
     left_out += [f"{label.relative_to(root).as_posix()}/ (nothing in it)" for label in sorted(empty)]
     for (label, path), key in zip(paths, keys, strict=True):
         name = path.relative_to(root).as_posix()
@@ -113,29 +115,11 @@ def _key(path: Path, sniff: Callable[[Path], bool]) -> str:
         return ""
 
 
-def _refuse(root: Path, splits: dict[str, list[tuple[str, Path, str, str]]]) -> None:
-    classes = {split: {row[2] for row in rows} for split, rows in splits.items()}
-    known = classes.get("train", set())
-    if not known:
-        loose = next(files(root), None)
-        raise DataError(
-            "no class folders with pictures were found",
-            saw=f"{root} with {'files such as ' + loose.relative_to(root).as_posix() if loose else 'no files'}",
-            allowed="<class>/<picture> or train/<class>/<picture>, with val/ and test/ beside train/",
-            do="sort the pictures into a folder per class",
-        )
-    if len(known) == 1:
-        raise DataError(
-            "there is only one class",
-            saw=repr(next(iter(known))),
-            allowed="two classes or more",
-            do="add a folder with examples of what it is not",
-        )
-    for split, found in classes.items():
-        if extra := sorted(found - known):
-            raise DataError(
-                f"the {split} split has classes that training never sees",
-                saw=", ".join(extra[:5]),
-                allowed=", ".join(sorted(known)[:20]),
-                do="rename or remove these folders, or add training examples of them",
-            )
+def _no_classes(root: Path) -> DataError:
+    loose = next(files(root), None)
+    return DataError(
+        "no class folders with files that can be read were found",
+        saw=f"{root} with {'files such as ' + loose.relative_to(root).as_posix() if loose else 'no files'}",
+        allowed="<class>/<file> or train/<class>/<file>, with val/ and test/ beside train/; or tables",
+        do="sort the files into a folder per class",
+    )

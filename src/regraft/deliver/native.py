@@ -1,35 +1,80 @@
-"""Open a bundle with its native library alone, in a process that never sees regraft; run by path, prints JSON."""
+"""Run the lines of a bundle's README with its native library alone, in a process that never sees regraft."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
+
+from regraft.errors import RegraftError
+from regraft.kit import hardware
+from regraft.waist import Opening
+
+BEGIN = """\
+import json, sys, torch
+asked = json.loads(sys.stdin.read())
+try:
+    import torchvision
+except Exception:  # absent, or of another build than torch: pictures are then prepared with Pillow
+    sys.modules["torchvision"] = None
+torch.set_num_threads(asked["threads"])
+torch.set_grad_enabled(False)
+folder, made, outputs = asked["folder"], None, None
+"""
+GOLDEN = """\
+from safetensors.torch import load_file
+batches = [{} for _ in range(asked["sides"])]
+for name, tensor in load_file(asked["golden"]).items():
+    side, _, entry = name.partition("/")
+    batches[int(side)][entry] = tensor
+"""
+INPUTS = 'inputs = [tuple(x) if isinstance(x, list) else x for x in asked["inputs"]]\n'
+END = 'print("\\n" + json.dumps({"made": None if made is None else made.float().tolist(), "outputs": outputs}))\n'
 
 
-def main(folder: str, golden_seed: int, micro: int, threads: int, pictures: list[str]) -> dict[str, object]:
-    """Logits of the golden inputs, and what the library's own pipeline says of some pictures."""
-    import numpy
-    import torch
-
-    try:
-        import torchvision  # noqa: F401
-    except Exception:  # absent, or of another build than torch: the pictures are then prepared with Pillow
-        sys.modules["torchvision"] = None  # type: ignore[assignment]
-    from transformers import AutoModelForImageClassification, pipeline
-
-    torch.set_num_threads(threads)
-    model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
-    shape = json.loads(sys.stdin.read())
-    noise = numpy.random.default_rng(golden_seed).standard_normal((micro, *shape), dtype=numpy.float32)
-    with torch.no_grad():
-        logits = model(pixel_values=torch.from_numpy(noise)).logits
-    found: list[object] = []
-    if pictures:
-        with torch.no_grad():
-            classify = pipeline("image-classification", model=folder, device="cpu")
-            found = [classify(path, top_k=1)[0] for path in pictures]
-    return {"logits": logits.tolist(), "pipeline": found}
+def untried(opening: Opening) -> str:
+    """What of an opening cannot be tried on this machine, in a sentence; "" where everything is."""
+    if not opening.check:
+        return "no other process could build this network: the bundle was read back in this one"
+    if importlib.util.find_spec(opening.library) is None:
+        return (
+            f"{opening.library} is not installed here: the lines of the bundle's README were not run, its weights were"
+        )
+    return ""
 
 
-if __name__ == "__main__":
-    print("\n" + json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])))
+def run(
+    opening: Opening, folder: str, golden: str, sides: int, inputs: Sequence[Any], threads: int
+) -> tuple[list[Any] | None, list[Any] | None]:
+    """What the bundle's own library makes of the golden batches in the file `golden`, and of some inputs.
+
+    Either is None where it cannot be tried: the network's code is the user's, or the library is not installed.
+
+    Raises: RegraftError: the lines do not run; the last thing they said is shown.
+    """
+    script = [BEGIN]
+    if opening.check:
+        script += [GOLDEN, opening.check, "\n"]
+    if opening.use and inputs and importlib.util.find_spec(opening.library) is not None:
+        script += ["kept = made\n", INPUTS, opening.use, "\nmade = kept\n"]
+    asked = {"folder": folder, "golden": golden, "sides": sides, "threads": threads}
+    asked["inputs"] = [list(x) if isinstance(x, tuple) else str(x) for x in inputs]
+    made = subprocess.run(
+        [sys.executable, "-I", "-c", "".join([*script, END])],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=hardware.child_environment(),
+    )
+    if made.returncode:
+        raise RegraftError(
+            "the bundle cannot be opened by its own library",
+            saw=made.stderr.strip().splitlines()[-1] if made.stderr.strip() else f"exit {made.returncode}",
+            do="report this; the run keeps the trained weights",
+        )
+    found: dict[str, list[Any] | None] = json.loads(made.stdout.strip().splitlines()[-1])
+    return found["made"], found["outputs"]

@@ -8,13 +8,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from regraft.data.open import sentence
-from regraft.waist import BackboneCard, Data, DataCard, MachineCard, Score, Trial, Verdict, plain
+from regraft.kit import shelf
+from regraft.waist import BackboneCard, Data, DataCard, MachineCard, Opening, Score, Trial, Verdict, plain
 
 SCHEMA = 1
 
 
 def write_report(
-    run: str, data: DataCard, body: BackboneCard, machine: MachineCard, trials: Sequence[Trial], verdict: Verdict
+    run: str,
+    data: DataCard,
+    body: BackboneCard,
+    machine: MachineCard,
+    trials: Sequence[Trial],
+    verdict: Verdict,
+    opening: Opening,
 ) -> str:
     """The report as Markdown: the answer first, then what it rests on, then how to use and repeat it."""
     winner = trials[verdict.winner]
@@ -22,7 +29,7 @@ def write_report(
     lines = [
         f"# {_text(data.name)} on {_text(body.name)}",
         "",
-        f"**{verdict.decision.capitalize()}: `{winner.plan.strategy}`**, {told(score)} on the test split.",
+        f"**{verdict.decision.capitalize()}: `{winner.label}`**, {told(score)} on the test split.",
         "",
         f"- Why: {_text(verdict.rule)}.",
         f"- Against it: {_text(verdict.against)}.",
@@ -30,7 +37,7 @@ def write_report(
         *(f"- {_text(note)}." for note in data.notes),
         f"- Backbone: {_text(body.name)}, {body.params / 1e6:.2f} M parameters in {len(body.stages)} stages, "
         f"{sum(s.flops for s in body.stages) / 1e9:.2f} GFLOP per example, {body.dim} features.",
-        f"- Machine: {_text(machine.processor)}, {machine.threads} threads, {machine.dtype}; cached and uncached runs "
+        f"- Machine: {_text(machine.processor)}, threads: {machine.threads}, {machine.dtype}; cached and uncached runs "
         f"agree {'bit for bit' if machine.promise == 'exact' else 'to rounding'}.",
         *(f"- {_text(note)}." for note in machine.notes),
         "",
@@ -39,7 +46,7 @@ def write_report(
         *table(trials, verdict.winner),
         "",
         "Validation chooses; test is read once, at the end. Intervals are 95 %.",
-        *(f"- {trial.plan.strategy}: {_text(note)}." for trial in trials for note in trial.notes),
+        *(f"- {trial.label}: {_text(note)}." for trial in trials for note in trial.notes),
         "",
         "## Checks",
         "",
@@ -51,7 +58,11 @@ def write_report(
         "",
         *_curves(trials),
         "",
-        *(_use(run) if verdict.decision != "refuse" else ["Nothing is shipped: the checks above say why.", ""]),
+        *(
+            _use(run, data, opening)
+            if verdict.decision != "refuse"
+            else ["Nothing is shipped: the checks above say why.", ""]
+        ),
         "## Repeat it",
         "",
         f"`regraft adapt --resume {run}` reads this run; `--fresh` in the command that made it runs it anew. "
@@ -62,22 +73,30 @@ def write_report(
     return "\n".join(lines)
 
 
-def _use(run: str) -> list[str]:
+def _use(run: str, data: DataCard, opening: Opening) -> list[str]:
     """How to use the bundle, with regraft and without it."""
     return [
         "## Use it",
         "",
         "```",
-        *commands(run),
+        *commands(run, data),
         "```",
         "",
-        "The bundle opens without regraft:",
+        *_opens(run + "/bundle", data.modality, data.columns, opening),
+        "",
+    ]
+
+
+def _opens(folder: str, modality: str, columns: Sequence[str], opening: Opening) -> list[str]:
+    """The lines that open a bundle without regraft."""
+    example = {"image": '"picture.jpg"', "text": '("one text", "another")' if len(columns) == 2 else '"a text"'}
+    return [
+        f"The bundle opens without regraft, with `{opening.library}` alone:",
         "",
         "```python",
-        "from transformers import pipeline",
-        f'pipeline("image-classification", model={json.dumps(run + "/bundle")})("picture.jpg")',
+        f"folder, inputs = {json.dumps(folder)}, [{example.get(modality, '...')}]",
+        opening.use,
         "```",
-        "",
     ]
 
 
@@ -92,7 +111,7 @@ def cells_of(trials: Sequence[Trial], winner: int) -> list[list[str]]:
     return [
         [
             "→" if i == winner else "",
-            name(trial),
+            trial.label,
             told(trial.score("val")),
             told(trial.score("test")),
             f"{trial.cost.trainable:,}",
@@ -103,38 +122,40 @@ def cells_of(trials: Sequence[Trial], winner: int) -> list[list[str]]:
     ]
 
 
-def name(trial: Trial) -> str:
-    """A trial's plan in a few words."""
-    knobs = dict(trial.plan.knobs)
-    return trial.plan.strategy + (f" depth {knobs['depth']}" if "depth" in knobs else "")
-
-
 def told(score: Score) -> str:
     """A score with its interval and its metric."""
     return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] {score.metric}"
 
 
-def commands(run: str) -> list[str]:
+def commands(run: str, data: DataCard) -> list[str]:
     """What to do next, as commands."""
     run = shlex.quote(run)
+    if data.modality == "text":
+        some = '--text "one text" --text "another"' if len(data.columns) == 2 else '--text "a text"'
+        return [f"regraft predict {run} {some}", f"regraft predict {run} table.csv --out predictions.csv"]
     return [f"regraft predict {run} picture.jpg more_pictures/", f"regraft predict {run} pictures/ --out labels.csv"]
 
 
-def model_card(trial: Trial, data: Data, base: str) -> str:
+def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
     """The bundle's README.md: front matter that hubs read, then what was measured; nothing left to fill in."""
     scores = {(s.split, s.metric): s for s in trial.scores}
-    test = trial.score("test")
+    test, target = trial.score("test"), data.target
+    does = f"Tells {len(target.labels)} classes apart: {_text(', '.join(target.labels[:50]))}."
+    if target.kind == "number":
+        does = f"Predicts {_text(target.name)}, a number (mean {target.centre:.4g} in training)."
+    elif target.kind == "multi":
+        does = f"Gives any of {len(target.labels)} labels: {_text(', '.join(target.labels[:50]))}."
     lines = [
         "---",
-        "library_name: transformers",
-        "pipeline_tag: image-classification",
+        f"library_name: {opening.library.replace('_', '-')}",
+        f"pipeline_tag: {shelf.find('modalities', data.modality).PIPELINE}",
         f"base_model: {json.dumps(base)}",
         "tags: [regraft, transfer-learning]",
         "---",
         "",
-        f"# {_text(data.name)}: {trial.plan.strategy} on {_text(base)}",
+        f"# {_text(data.name)}: {trial.label} on {_text(base)}",
         "",
-        f"Tells {len(data.target.labels)} classes apart: {_text(', '.join(data.target.labels[:50]))}.",
+        does,
         f"{told(test)} on {test.n} test rows that chose nothing.",
         "",
         "| split | metric | value | 95 % interval | rows |",
@@ -143,6 +164,8 @@ def model_card(trial: Trial, data: Data, base: str) -> str:
         "",
         f"Trained on {len(data.train)} rows ({trial.cost.trainable:,} weights trained, the rest as in the base model).",
         "The licence of the base model applies. Scores hold for data like the test split; nothing else was measured.",
+        "",
+        *_opens(".", data.modality, data.columns, opening),
         "",
     ]
     return "\n".join(lines)
@@ -161,7 +184,7 @@ def as_object(
         "trials": plain(list(trials)),
         "verdict": plain(verdict),
         "report": report,
-        "next": [] if verdict.decision == "refuse" else commands(run),
+        "next": [] if verdict.decision == "refuse" else commands(run, data),
     }
 
 
@@ -170,9 +193,10 @@ def _curves(trials: Sequence[Trial]) -> list[str]:
     for trial in trials:
         if trial.curve:
             first, last = trial.curve[0], trial.curve[-1]
-            best = max(epoch.metric for epoch in trial.curve)
+            better = min if trial.score("val").better == "lower" else max
+            best = better(epoch.metric for epoch in trial.curve)
             lines.append(
-                f"| {name(trial)} | {len(trial.curve)} | {first.train_loss:.3f} → {last.train_loss:.3f} | "
+                f"| {trial.label} | {len(trial.curve)} | {first.train_loss:.3f} → {last.train_loss:.3f} | "
                 f"{first.val_loss:.3f} → {last.val_loss:.3f} | {best:.3f} |"
             )
     return lines

@@ -7,12 +7,13 @@ named by their SHA-256, renamed into place, so two processes may fill one store 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -23,10 +24,9 @@ from regraft.backbone.state import State, ghost, leaves, tree
 from regraft.backbone.view import View
 from regraft.engine import freeze
 from regraft.kit import durable, hardware
-from regraft.waist import MachineCard, Row, fingerprint
+from regraft.waist import Encoder, MachineCard, Row, fingerprint
 
-Encode = Callable[[Sequence[Any]], dict[str, Tensor]]
-FORMAT = 1
+FORMAT = 2
 BLOCK_BYTES = 64_000_000
 BLOCK_SECONDS = 20.0
 LIMIT_BYTES = 10_000_000_000
@@ -36,52 +36,126 @@ class Uncuttable(Exception):
     """A state of this network holds something that cannot be kept row by row."""
 
 
+class Part(NamedTuple):
+    """What goes through the network at once: a row, one side of a pair, or a window of a long text."""
+
+    key: str
+    value: Any
+    size: int
+
+
+class Side(NamedTuple):
+    """States of n rows on one side, in the rows' order, with all windows of a row one after the other."""
+
+    state: State
+    windows: int
+
+
+Shape = tuple[tuple[int, int], ...]
+"""A row's padded size and number of windows on each side: only rows of one shape share a batch."""
+
+
 class Trunk:
     """The part of a view below frontier k, run in micro-batches of one fixed shape, the last one padded.
 
     Rows come out bit-equal whatever company they are in, on machines that keep the promise "exact".
     """
 
-    def __init__(self, view: View, frontier: int, encode: Encode, micro: int, half: bool = False) -> None:
-        self.view, self.k, self.encode, self.micro, self.half = view, frontier, encode, micro, half
+    def __init__(self, view: View, frontier: int, encoder: Encoder, micro: int, half: bool = False) -> None:
+        self.view, self.k, self.encoder, self.micro, self.half = view, frontier, encoder, micro, half
 
-    def states(self, cells: Sequence[Any]) -> State:
-        """The states of `cells` in their order; shared tables of the network are kept once."""
-        pieces = [self._piece(cells[i : i + self.micro]) for i in range(0, len(cells), self.micro)]
+    def rows(self, size: int) -> int:
+        """How many parts of a padded size make a micro-batch: `micro` of nominal length, fewer that are longer."""
+        return max(1, self.micro * self.view.inputs.shape[0] // size) if size else self.micro
+
+    def states(self, parts: Sequence[Part]) -> State:
+        """The states of parts of one size, in their order; shared tables of the network are kept once."""
+        rows = self.rows(parts[0].size)
+        pieces = [self._piece(parts[i : i + rows], rows) for i in range(0, len(parts), rows)]
         return pieces[0] if len(pieces) == 1 else join(pieces)
 
-    def _piece(self, cells: Sequence[Any]) -> State:
-        batch = padded(self.encode(cells), self.micro)
+    def _piece(self, parts: Sequence[Part], rows: int) -> State:
+        batch = padded(self.encoder.tensors([part.value for part in parts]), rows)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             state = as_state(self.view.run(batch, stop=self.k), batch)
         if self.half:
             state = State(*(tree(lambda t: t.float() if t.is_floating_point() else t, part) for part in state))
-        return take(state, torch.arange(len(cells)), self.micro)
+        return take(state, torch.arange(len(parts)), rows)
 
 
 class Table:
-    """States of a list of rows by position: computed anew for each batch, or read from a store."""
+    """States of a list of rows by position: computed anew for each batch, or read from a store.
 
-    def __init__(self, trunk: Trunk, rows: Sequence[Row], store: Store | None) -> None:
+    With two `sides` a row's cell is a pair whose texts go through the network apart.
+    """
+
+    def __init__(self, trunk: Trunk, rows: Sequence[Row], store: Store | None, sides: int = 1) -> None:
         self.trunk, self.rows, self.store = trunk, rows, store
-        self._whole: State | None = None
+        self.parts = parts_of(trunk.encoder, rows, sides)
+        self.shapes: list[Shape] = [tuple((side[0].size, len(side)) for side in row) for row in self.parts]
+        self._held: dict[int, State] = {}
+        self._at: dict[str, int] = {}
         if store is not None:
-            self._whole = store.gather([row.key for row in rows])
+            for size, keys in _by_size(self.parts).items():
+                self._held[size] = store.gather(list(keys))
+                self._at |= {key: i for i, key in enumerate(keys)}
 
-    def batch(self, index: Sequence[int]) -> State:
-        """States of the rows at `index`, in that order. At frontier 0 the state is the encoded batch itself."""
-        if self._whole is not None:
-            return take(self._whole, torch.as_tensor(index), len(self.rows))
-        cells = [self.rows[i].cell for i in index]
-        if self.trunk.k:
-            return self.trunk.states(cells)
-        return State(None, {}, self.trunk.encode(cells))
+    def batch(self, index: Sequence[int]) -> list[Side]:
+        """States of the rows at `index`, all of one shape, in that order, a side each.
 
-    def padded(self, start: int) -> tuple[State, int]:
-        """A micro-batch from position `start`, filled up by repeating the last row, and how many rows count."""
-        size = self.trunk.micro
-        index = [min(i, len(self.rows) - 1) for i in range(start, start + size)]
-        return self.batch(index), min(size, len(self.rows) - start)
+        At frontier 0 a state is the encoded batch itself.
+        """
+        shape = self.shapes[index[0]]
+        assert all(self.shapes[i] == shape for i in index), "rows of two shapes in a batch"
+        found = []
+        for side, (size, count) in enumerate(shape):
+            parts = [part for i in index for part in self.parts[i][side]]
+            if self.store is not None:
+                whole = self._held[size]
+                state = take(whole, torch.tensor([self._at[part.key] for part in parts]), _rows(whole))
+            elif self.trunk.k:
+                state = self.trunk.states(parts)
+            else:
+                state = State(None, {}, self.trunk.encoder.tensors([part.value for part in parts]))
+            found.append(Side(state, count))
+        return found
+
+    def micro_batches(self) -> Iterator[tuple[list[int], int]]:
+        """Positions of all rows in micro-batches of one shape, filled up by repeating the last, and how many count."""
+        for shape, members in groups(self.shapes).items():
+            rows = max(1, min(self.trunk.rows(size) // count for size, count in shape))
+            for start in range(0, len(members), rows):
+                some = members[start : start + rows]
+                yield some + some[-1:] * (rows - len(some)), len(some)
+
+
+def parts_of(encoder: Encoder, rows: Sequence[Row], sides: int) -> list[list[list[Part]]]:
+    """The parts of each row on each side."""
+    made: list[list[list[Part]]] = [[] for _ in rows]
+    for side in range(sides):
+        cells = [row.cell if sides == 1 else row.cell[side] for row in rows]
+        for row, cell, pieces, held in zip(rows, cells, encoder.parts(cells), made, strict=True):
+            key = row.key if sides == 1 else fingerprint(cell)
+            held.append([Part(f"{key}{f'/{i}' if i else ''}", *piece) for i, piece in enumerate(pieces)])
+    return made
+
+
+def groups(shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
+    """Shape → positions of its rows in their order; shapes in ascending order."""
+    found: dict[Shape, list[int]] = {}
+    for i, shape in enumerate(shapes):
+        found.setdefault(shape, []).append(i)
+    return {shape: found[shape] for shape in sorted(found)}
+
+
+def _by_size(parts: Sequence[Sequence[Sequence[Part]]]) -> dict[int, dict[str, Part]]:
+    """Padded size → the different parts of it by their keys, in the order of the rows."""
+    found: dict[int, dict[str, Part]] = {}
+    for row in parts:
+        for side in row:
+            for part in side:
+                found.setdefault(part.size, {}).setdefault(part.key, part)
+    return found
 
 
 class Store:
@@ -106,29 +180,36 @@ class Store:
         """What the store holds on disk."""
         return sum(path.stat().st_size for path in self.folder.glob("*.block"))
 
-    def fill(self, trunk: Trunk, rows: Sequence[Row]) -> Iterator[int]:
-        """Run the trunk on the rows that are not held, writing block after block; yields rows done so far.
+    def lacking(self, parts: Sequence[Sequence[Sequence[Part]]]) -> list[Part]:
+        """The different parts of rows that are not held, those of one size together."""
+        return [part for _, some in sorted(_by_size(parts).items()) for part in some.values() if part.key not in self]
+
+    def fill(self, trunk: Trunk, parts: Sequence[Part]) -> Iterator[int]:
+        """Run the trunk on what `lacking` gave, writing block after block; yields parts done so far.
 
         Raises: ResourceError: the disk is full (what was written stays usable).
         """
-        wanted = list({row.key: row for row in rows if row.key not in self}.values())
-        keys: list[str] = []
-        pieces: list[State] = []
-        size, since = 0, time.monotonic()
-        for start in range(0, len(wanted), trunk.micro):
-            some = wanted[start : start + trunk.micro]
-            piece = trunk.states([row.cell for row in some])
-            keys += [row.key for row in some]
-            pieces.append(piece)
-            size += sum(t.numel() * t.element_size() for t in leaves(piece.value))
-            last = start + trunk.micro >= len(wanted)
-            if last or size > BLOCK_BYTES or time.monotonic() - since > BLOCK_SECONDS:
-                self._write(keys, join(pieces) if len(pieces) > 1 else pieces[0])
-                keys, pieces, size, since = [], [], 0, time.monotonic()
-            yield len(wanted[: start + trunk.micro])
+        done = 0
+        for _, some in itertools.groupby(parts, key=lambda part: part.size):
+            wanted = list(some)
+            keys: list[str] = []
+            pieces: list[State] = []
+            size, since, rows = 0, time.monotonic(), trunk.rows(wanted[0].size)
+            for start in range(0, len(wanted), rows):
+                few = wanted[start : start + rows]
+                piece = trunk.states(few)
+                keys += [part.key for part in few]
+                pieces.append(piece)
+                size += sum(t.numel() * t.element_size() for t in leaves(piece.value))
+                last = start + rows >= len(wanted)
+                if last or size > BLOCK_BYTES or time.monotonic() - since > BLOCK_SECONDS:
+                    self._write(keys, join(pieces) if len(pieces) > 1 else pieces[0])
+                    keys, pieces, size, since = [], [], 0, time.monotonic()
+                done += len(few)
+                yield done
 
     def gather(self, keys: Sequence[str]) -> State:
-        """The states of `keys` in their order, as one state."""
+        """The states of `keys`, parts of one size, in their order, as one state."""
         blocks = sorted({self._where[key][0] for key in keys})
         base = dict(zip(blocks, _starts([_rows(self._blocks[b]) for b in blocks]), strict=True))
         whole = self._blocks[blocks[0]]
@@ -186,6 +267,7 @@ def place(view: View, frontier: int, machine: MachineCard) -> Path:
         freeze.hashes(below),
         view.config,
         [stage.path for stage in view.stages[:frontier]],
+        view.pooling if frontier == len(view.stages) else "",
         view.inputs,
         "eval",
         machine.dtype,

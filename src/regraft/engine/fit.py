@@ -7,14 +7,15 @@ with the same bits, and trials that take turns do not disturb each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from regraft.engine import freeze
-from regraft.engine.cache import Table
+from regraft.engine.cache import Shape, Table, groups
 from regraft.engine.predict import Graft, outputs
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.errors import DataError, UsageError
@@ -71,7 +72,8 @@ class _Phase:
         self.train, self.val = data
         self.targets = task.encode([row.y for row in self.train.rows])
         self.val_targets = task.encode([row.y for row in self.val.rows])
-        self.steps = math.ceil(len(self.train.rows) / plan.batch)
+        self.loss = replace(plan.loss, smoothing=0.0)
+        self.steps = len(batches(self.train.shapes, plan.batch, 0))
         self.before = sum(p.epochs for p in plan.phases[:number]) * self.steps
         self.chosen = freeze.apply(graft.view, graft.head, self.phase)
         self.held = touched(plan, graft)
@@ -100,7 +102,8 @@ class _Phase:
         yield PhaseDone(self.number, verified)
 
     def _epoch(self, progress: Progress) -> Iterator[Event]:
-        order = _order(len(self.train.rows), seed_of(self.seed, "order", self.number, progress.epoch))
+        seed = seed_of(self.seed, "order", self.number, progress.epoch)
+        order = batches(self.train.shapes, self.plan.batch, seed)
         with freeze.mode(self.graft.view, self.graft.head, self.phase):
             while progress.step_in_epoch < self.steps:
                 step = self._step(progress, order)
@@ -111,18 +114,19 @@ class _Phase:
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.loss_rows = progress.epoch + 1, 0, 0.0, 0
         yield scored
 
-    def _step(self, progress: Progress, order: list[int]) -> Step:
-        i, n, steps = progress.step_in_epoch, len(order), self.steps
-        index = order[i * n // steps : (i + 1) * n // steps]
+    def _step(self, progress: Progress, order: list[list[int]]) -> Step:
+        i, steps = progress.step_in_epoch, self.steps
+        index = order[i]
         rate = self._rate(progress.epoch * steps + i)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * rate
-        state = self.train.batch(index)
+        states = self.train.batch(index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, "step", self.number, progress.epoch, i))
-            made = self.graft.forward(state, self.phase.frontier)
-            loss = self.task.loss(made, self.targets[index], self.plan.loss.smoothing).mean()
-        value = loss.item()
+            made = self.graft.forward(states, self.phase.frontier)
+            losses = self.task.loss(made, self.targets[index], self.plan.loss)
+            loss = losses.sum() * (steps / len(self.train.rows))  # a row counts the same in a short batch
+        value = losses.mean().item()
         if not math.isfinite(value):
             self._not_finite(value, progress, index)
         self.optimizer.zero_grad(set_to_none=True)
@@ -144,9 +148,9 @@ class _Phase:
         accuracy by luck. Plans are compared by the task's metric, with its interval.
         """
         made = outputs(self.graft, self.val)
-        loss = float(self.task.loss(made, self.val_targets, 0.0).mean())
+        loss = float(self.task.loss(made, self.val_targets, self.loss).mean())
         metric = self.task.metrics[0]
-        value = metric.fn(self.task.decode(made)["pred"], self.val_targets.numpy(), None)
+        value = metric.fn(self.task.decode(made)[metric.takes], self.val_targets.numpy(), None)
         if progress.best_loss is None or loss < progress.best_loss:
             progress.best_loss, progress.waited = loss, 0
             self.best = {name: t.detach().clone() for name, t in self.held.items()}
@@ -193,9 +197,22 @@ def _optimizer(plan: Plan, chosen: dict[str, tuple[torch.nn.Parameter, float]]) 
     return torch.optim.AdamW(groups, lr=o.lr)
 
 
-def _order(n: int, seed: int) -> list[int]:
-    found: list[int] = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
-    return found
+def batches(shapes: Sequence[Shape], size: int, seed: int) -> list[list[int]]:
+    """Positions of all rows in batches of at most `size`, drawn anew by each seed; as many batches whatever the seed.
+
+    Rows of two shapes never meet. The rows of a shape are dealt out nearly evenly, and batches of several shapes come
+    in random order.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    order: list[int] = torch.randperm(len(shapes), generator=draw).tolist()
+    found = []
+    for members in groups([shapes[i] for i in order]).values():
+        n, steps = len(members), math.ceil(len(members) / size)
+        for i in range(steps):
+            found.append([order[j] for j in members[i * n // steps : (i + 1) * n // steps]])
+    if len(set(shapes)) == 1:
+        return found
+    return [found[i] for i in torch.randperm(len(found), generator=draw).tolist()]
 
 
 def _put(held: dict[str, Tensor], values: dict[str, Tensor], prefix: str = "") -> None:
@@ -208,7 +225,7 @@ def _put(held: dict[str, Tensor], values: dict[str, Tensor], prefix: str = "") -
 
 def _refuse_unbuilt(plan: Plan) -> None:
     asked = {"inserts": plan.inserts, "regularise": plan.regularise, "augment": plan.augment}
-    asked["pooling"] = () if plan.pooling == "native" else (plan.pooling,)
+    asked["pooling"] = (plan.pooling,) if plan.pooling == "tokens" else ()
     for field, value in asked.items():
         if value:
             raise UsageError(

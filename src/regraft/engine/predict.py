@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regraft.backbone.state import State
 from regraft.backbone.view import View
 from regraft.engine import freeze
-from regraft.engine.cache import Table
+from regraft.engine.cache import Side, Table
 from regraft.waist import Metric, Score, Task
 
 RESAMPLES = 1000
+JOINED = 4
 Z = 1.959964
 
 
@@ -27,31 +28,58 @@ class Graft:
     view: View
     head: nn.Module
 
-    def forward(self, state: State, k: int) -> Tensor:
-        """Outputs from the state at frontier k; at 0 the state is the encoded batch, at L the features."""
-        features = state.value if k == len(self.view.stages) else self.view.run(state.inputs, start=k, state=state)
-        outputs: Tensor = self.head(features)
+    def forward(self, sides: Sequence[Side], k: int) -> Tensor:
+        """Outputs from states at frontier k; at 0 a state is the encoded batch, at L the features.
+
+        Features of a text's windows are averaged; those of a pair are joined.
+        """
+        found = []
+        for state, count in sides:
+            features = state.value if k == len(self.view.stages) else self.view.run(state.inputs, start=k, state=state)
+            found.append(features.view(-1, count, features.shape[-1]).mean(1) if count > 1 else features)
+        outputs: Tensor = self.head(found[0] if len(found) == 1 else joined(*found))
         return outputs
 
 
+def joined(a: Tensor, b: Tensor) -> Tensor:
+    """Features of a pair from those of its sides, [n, D] each: a, b, |a − b| and a · b at unit scale, [n, 4 D].
+
+    Reference: Reimers & Gurevych, Sentence-BERT, 2019; Conneau et al., InferSent, 2017.
+
+    >>> joined(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 4.0]])).shape
+    torch.Size([1, 8])
+    """
+    a, b = (x * x.shape[1] ** 0.5 / x.norm(dim=1, keepdim=True).clamp(min=1e-12) for x in (a, b))
+    return torch.cat([a, b, (a - b).abs(), a * b], 1)
+
+
+def sides(pooling: str, columns: int) -> int:
+    """How many texts of a row go through the network apart: a pair's two where tokens are averaged, otherwise one.
+
+    Native pooling reads a pair as one sequence, as its own classifier does.
+    """
+    return 2 if columns == 2 and pooling == "mean" else 1
+
+
 def outputs(graft: Graft, table: Table) -> Tensor:
-    """Outputs for every row of a table, [N, …], in micro-batches of the trunk's shape: bits do not depend on N."""
-    found = []
+    """Outputs for every row of a table, [N, …], in micro-batches of fixed shapes: bits do not depend on N."""
+    found: dict[int, Tensor] = {}
     with torch.no_grad(), freeze.mode(graft.view, graft.head, None):
-        for start in range(0, len(table.rows), table.trunk.micro):
-            state, count = table.padded(start)
-            found.append(graft.forward(state, table.trunk.k)[:count])
-    return torch.cat(found)
+        for index, count in table.micro_batches():
+            made = graft.forward(table.batch(index), table.trunk.k)
+            found |= dict(zip(index[:count], made[:count], strict=True))
+    return torch.stack([found[i] for i in range(len(table.rows))])
 
 
 def score(task: Task, made: Tensor, ys: list[Any], split: str, seed: int) -> tuple[Score, ...]:
     """Every metric of the task on a split, the deciding one first."""
-    pred, y = task.decode(made)["pred"], task.encode(ys).numpy()
+    decoded, y = task.decode(made), task.encode(ys).numpy()
     found = []
     for metric in task.metrics:
+        pred = decoded[metric.takes]
         value = metric.fn(pred, y, None)
         low, high = interval(metric, pred, y, value, seed)
-        found.append(Score(metric.name, split, value, low, high, len(y)))
+        found.append(Score(metric.name, split, value, low, high, len(y), metric.better))
     return tuple(found)
 
 

@@ -52,7 +52,7 @@ def find(shelf: str, name: str) -> ModuleType:
 
 PARTS = {
     "strategies": ("Knobs", "propose"),
-    "tasks": ("fits", "make"),
+    "tasks": ("KIND", "fits", "make"),
     "modalities": ("sniff", "encoder"),
     "providers": ("find", "load"),
     "checks": ("NEEDS", "check"),

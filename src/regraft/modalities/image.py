@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft.errors import DataError
-from regraft.waist import InputSpec
+from regraft.errors import DataError, ModelError, UsageError
+from regraft.waist import Encoder, InputSpec, Options
 
 if TYPE_CHECKING:
     import numpy
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOUN = "pictures"
+LITERAL = False
+AUTO = "AutoModelForImageClassification"
+PIPELINE = "image-classification"
+PROCESSOR = "preprocessor_config.json"
+FILES = (PROCESSOR,)
+LONGEST = 4096
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
@@ -38,11 +44,81 @@ def sniff(cell: Any) -> bool:
     return kind.__module__.startswith("PIL.") or (kind.__module__ == "numpy" and cell.ndim in (2, 3))
 
 
-def encoder(spec: InputSpec, train: bool) -> Callable[[Sequence[Any]], dict[str, Tensor]]:
-    """A function from cells to {"pixel_values": float32 [n, 3, H, W]}, equal for training and use: no augmentation.
+def described(folder: Path) -> InputSpec:
+    """The image processor of a folder in Hugging Face layout as an input specification, compared on a noise picture.
+
+    Raises: ModelError: there is no processor, or it does what a specification cannot say.
+    """
+    if not (folder / PROCESSOR).is_file():
+        raise ModelError(
+            "it is not known how this model wants its pictures",
+            saw=f"no {PROCESSOR} in {folder}",
+            allowed="an image model with its preprocessor_config.json",
+            do="put the file of the original model beside the weights; if it is no image model, choose one",
+        )
+    import numpy
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False, backend="pil"
+    )
+    try:
+        inputs = _specification(processor.to_dict())
+        if max(inputs.shape) > LONGEST:
+            raise ValueError(f"{inputs.shape}, of {LONGEST} a side at most")
+        size = (inputs.shape[1] + 41, inputs.shape[2] + 77, 3)
+        picture = numpy.random.default_rng(0).integers(0, 256, size, numpy.uint8)
+        with numpy.errstate(all="ignore"):
+            wanted = numpy.asarray(processor(picture, return_tensors="np")["pixel_values"])
+            got = encoder(inputs, False).tensors([picture])["pixel_values"].numpy()
+            same = wanted.shape == got.shape and abs(wanted - got).max() <= 1e-4  # false for what is no number, too
+        if not same:
+            raise ValueError(f"{wanted.shape} against {got.shape}")
+    except (KeyError, TypeError, ValueError) as error:  # settings that are missing, of another kind, or contradictory
+        raise ModelError(
+            "this model prepares its pictures in a way that is not understood",
+            saw=f"{type(processor).__name__}: {error}",
+            allowed="resize, centre crop, rescale and normalise",
+            do="choose another model, or report this one",
+        ) from error
+    return inputs
+
+
+def carried(folder: Path, spec: InputSpec) -> dict[str, bytes]:
+    """What a bundle needs of a folder in Hugging Face layout besides the network: the processor's settings."""
+    return {PROCESSOR: (folder / PROCESSOR).read_bytes()}
+
+
+def adjust(spec: InputSpec, options: Options) -> InputSpec:
+    """The specification itself: nothing of it can be asked for otherwise.
+
+    Raises: UsageError: an option for texts.
+    """
+    if options.long != "cut" or options.max_tokens:
+        raise UsageError(
+            "this option is for texts",
+            saw="--long or --max-tokens with pictures",
+            allowed="texts",
+            do="leave it out",
+        )
+    return spec
+
+
+def noise(spec: InputSpec, rows: int, seed: int) -> dict[str, Tensor]:
+    """A batch of normal numbers in place of pictures, [rows, 3, H, W]."""
+    import numpy
+    import torch
+
+    values = numpy.random.default_rng(seed).standard_normal((rows, *spec.shape), numpy.float32)
+    return {"pixel_values": torch.from_numpy(values)}
+
+
+def encoder(spec: InputSpec, train: bool, source: str = "") -> Encoder:
+    """Cells to {"pixel_values": float32 [n, 3, H, W]}, equal for training and use: no augmentation, one size.
 
     Settings of the spec, in the order they are applied: `shorter` (pixels of the shorter side) or `height` and `width`;
-    `resample` (Pillow's number); `crop_height`, `crop_width` (centre, padded with black); `scale`, `shift`; then
+    `resample` (Pillow's number); `crop_height`, `crop_width` (centre, padded with black); `centre`
+    ("even": half a pixel goes to the even side, as torchvision rounds, otherwise down); `scale`, `shift`; then
     mean and std.
     """
     import numpy
@@ -59,7 +135,7 @@ def encoder(spec: InputSpec, train: bool) -> Callable[[Sequence[Any]], dict[str,
             pixels[i] = (values - mean) / std if spec.mean else values
         return {"pixel_values": torch.from_numpy(pixels)}
 
-    return encode
+    return Encoder(lambda cells: [[(cell, 0)] for cell in cells], encode, lambda cells: ())
 
 
 def picture(cell: Any) -> Image:
@@ -109,9 +185,43 @@ def fit(image: Image, spec: InputSpec) -> numpy.ndarray:
         image = image.resize((int(spec.setting("width", height)), height), resample)
     if crop := int(spec.setting("crop_height", 0)):
         across = int(spec.setting("crop_width", crop))
-        left, top = (image.width - across) // 2, (image.height - crop) // 2
+        even = spec.setting("centre", "down") == "even"
+        left, top = (round(gap / 2) if even else gap // 2 for gap in (image.width - across, image.height - crop))
         image = image.crop((left, top, left + across, top + crop))
     return _array(image)
+
+
+def _specification(given: Mapping[str, Any]) -> InputSpec:
+    """An image processor's settings in regraft's terms."""
+    size, crop = dict(given.get("size") or {}), dict(given.get("crop_size") or {})
+    settings: dict[str, Any] = {"resample": int(given.get("resample", 2))}
+    cropped = bool(given.get("do_center_crop"))
+    if given.get("crop_pct") and "shortest_edge" in size:
+        edge = size["shortest_edge"]
+        if edge < 384:
+            size, crop, cropped = (
+                {"shortest_edge": int(edge / given["crop_pct"])},
+                {"height": edge, "width": edge},
+                True,
+            )
+        else:
+            size = {"height": edge, "width": edge}
+    if given.get("do_resize"):
+        names = {"shortest_edge": "shorter", "height": "height", "width": "width"}
+        settings |= {names[k]: int(v) for k, v in size.items() if k in names and v}
+    if cropped and crop:
+        settings |= {"crop_height": int(crop["height"]), "crop_width": int(crop["width"])}
+    settings["scale"] = float(given.get("rescale_factor") or 1 / 255) if given.get("do_rescale", True) else 1.0
+    height = settings.get("crop_height") or settings.get("height") or settings.get("shorter", 0)
+    width = settings.get("crop_width") or settings.get("width") or settings.get("shorter", 0)
+    normal = bool(given.get("do_normalize"))
+    return InputSpec(
+        modality="image",
+        shape=(3, height, width),
+        mean=tuple(map(float, given["image_mean"])) if normal else (),
+        std=tuple(map(float, given["image_std"])) if normal else (),
+        settings=tuple(sorted(settings.items())),
+    )
 
 
 def _opened(cell: Any) -> Image:

@@ -11,8 +11,12 @@ from regraft.kit import shelf
 from regraft.waist import Facts, Plan
 
 
-def propose(facts: Facts, strategies: Sequence[str], knobs: Sequence[tuple[str, str]]) -> list[Plan]:
+def propose(
+    facts: Facts, strategies: Sequence[str], knobs: Sequence[tuple[str, str]], balance: float = 0.0
+) -> list[Plan]:
     """The plans of each strategy in turn, cheapest strategy first as they are named.
+
+    `balance` goes into the loss of every plan.
 
     Raises: UsageError: no such strategy or knob, or a value that is not of its kind.
     """
@@ -22,7 +26,7 @@ def propose(facts: Facts, strategies: Sequence[str], knobs: Sequence[tuple[str, 
         item = shelf.find("strategies", name)
         own = {k.split(".", 1)[1]: v for k, v in knobs if k.split(".", 1)[0] == _short(name)}
         plans += item.propose(facts, make_knobs(name, own))
-    return plans
+    return [dataclasses.replace(plan, loss=dataclasses.replace(plan.loss, balance=balance)) for plan in plans]
 
 
 def knobs_of(name: str) -> dict[str, tuple[Any, Any]]:

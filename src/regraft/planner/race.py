@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +17,9 @@ from safetensors.torch import save as save_tensors
 
 from regraft.backbone.view import View
 from regraft.engine import cache, freeze
-from regraft.engine.cache import Encode, Store, Table, Trunk
+from regraft.engine.cache import Store, Table, Trunk, parts_of
 from regraft.engine.fit import fit, seed_of, touched
-from regraft.engine.predict import Graft, outputs, score
+from regraft.engine.predict import JOINED, Graft, outputs, score, sides
 from regraft.engine.snapshot import EVERY_S, Keeper, Progress
 from regraft.errors import ResourceError, UsageError
 from regraft.kit import durable
@@ -26,6 +28,7 @@ from regraft.kit.store import Folder, record
 from regraft.waist import (
     Cost,
     Data,
+    Encoder,
     Event,
     Filled,
     Finished,
@@ -40,6 +43,7 @@ from regraft.waist import (
 )
 
 RESAMPLES = 2000
+SAMPLED = 256
 SPLITS = ("val", "test")
 
 
@@ -50,13 +54,13 @@ class Course:
     view: View
     data: Data
     task: Task
-    encode: Encode
+    encoder: Encoder
     machine: MachineCard
     folder: Folder
     seed: int
     cached: bool = True
     every_s: float = EVERY_S
-    _lawful: dict[int, bool] = field(default_factory=dict)
+    _lawful: dict[tuple[str, int], bool] = field(default_factory=dict)
     _stores: dict[Path, Store] = field(default_factory=dict)
 
     def trial(self, number: int, plan: Plan) -> Iterator[Event]:
@@ -72,15 +76,21 @@ class Course:
         keeper = Keeper(place / "snapshots", meter, self.every_s)
         graft = self.graft(plan)
         yield from self._warm(plan, graft.view)
-        yield from fit(plan, graft, self.task, lambda k: self._tables(graft.view, k), keeper, self.seed)
+        tables = lambda k: (self.table(graft.view, k, self.data.train), self.table(graft.view, k, self.data.val))  # noqa: E731
+        yield from fit(plan, graft, self.task, tables, keeper, self.seed)
         yield Finished(self._close(plan, graft, place, keeper))
 
     def graft(self, plan: Plan) -> Graft:
         """The plan's starting point: copies of the stages it may train, the rest shared, and a new head."""
-        view = self.view.clone(plan.trunk)
+        view = self.view.pooled(plan.pooling).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
-        return Graft(view, self.task.head(view.dim))
+        width = view.dim * (JOINED if self.sides(view) == 2 else 1)
+        return Graft(view, self.task.head(width, view.biased or plan.pooling != "native"))
+
+    def sides(self, view: View) -> int:
+        """How many texts of a row go through the network apart."""
+        return sides(view.pooling, len(self.data.columns))
 
     def restore(self, trial: Trial) -> Graft:
         """The graft of a finished trial, with the weights it ended with."""
@@ -94,13 +104,13 @@ class Course:
 
     def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
         """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
-        trunk = self._trunk(view, k)
+        trunk, apart = self._trunk(view, k), self.sides(view)
         if not k or not self.cached or not self._law(view, k):
-            return Table(trunk, rows, None)
+            return Table(trunk, rows, None, apart)
         store = self._store(view, k)
-        for _ in store.fill(trunk, rows):
+        for _ in store.fill(trunk, store.lacking(parts_of(self.encoder, rows, apart))):
             pass
-        return Table(trunk, rows, store)
+        return Table(trunk, rows, store, apart)
 
     def _store(self, view: View, k: int) -> Store:
         """The store for frontier k, opened and checked once in this process."""
@@ -113,13 +123,10 @@ class Course:
         """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
         if self.machine.dtype == "float32":
             return self.table(view, k, rows)
-        return Table(Trunk(view, k, self.encode, self.machine.micro_batch), rows, None)
+        return Table(Trunk(view, k, self.encoder, self.machine.micro_batch), rows, None, self.sides(view))
 
     def _trunk(self, view: View, k: int) -> Trunk:
-        return Trunk(view, k, self.encode, self.machine.micro_batch, self.machine.dtype == "bfloat16")
-
-    def _tables(self, view: View, k: int) -> tuple[Table, Table]:
-        return self.table(view, k, self.data.train), self.table(view, k, self.data.val)
+        return Trunk(view, k, self.encoder, self.machine.micro_batch, self.machine.dtype == "bfloat16")
 
     def _warm(self, plan: Plan, view: View) -> Iterator[Event]:
         """Fill the store for the plan's first frontier, telling how far it has come."""
@@ -130,34 +137,41 @@ class Course:
             yield Said(f"the split law does not hold at stage {k} of this network: the cache is left unused")
             return
         rows = [*self.data.train, *self.data.val, *self.data.test]
+        parts = parts_of(self.encoder, rows, self.sides(view))
         try:
             store = self._store(view, k)
             if store.dropped:
                 yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
-            missing = len({row.key for row in rows if row.key not in store})
-            for done in store.fill(self._trunk(view, k), rows):
-                yield Filled(k, done, missing)
-            yield Said(_told(k, len(rows), missing, store.bytes))
+            missing = store.lacking(parts)
+            for done in store.fill(self._trunk(view, k), missing):
+                yield Filled(k, done, len(missing))
+            total = len({part.key for row in parts for side in row for part in side})
+            yield Said(_told(k, total, len(missing), store.bytes))
         except (ResourceError, UsageError) as error:
             self.cached = False
             yield Said(f"going on without the cache, which cannot be written: {error.saw}")
 
     def _law(self, view: View, k: int) -> bool:
-        if k not in self._lawful:
-            rows = [self.data.train[i % len(self.data.train)] for i in range(self.machine.micro_batch)]
-            self._lawful[k] = cache.holds(view, [k], self.encode([row.cell for row in rows]))
-        return self._lawful[k]
+        """Whether the split law holds at k, on a micro-batch of the most frequent size."""
+        if (view.pooling, k) not in self._lawful:
+            batch = next(samples(self.encoder, self.data.train, self._trunk(view, k), self.sides(view)))
+            self._lawful[view.pooling, k] = cache.holds(view, [k], batch)
+        return self._lawful[view.pooling, k]
 
     def _close(self, plan: Plan, graft: Graft, place: Path, keeper: Keeper) -> Trial:
         """Score a fitted graft, write its predictions and weights, then its record: from then on it is finished."""
         k = plan.phases[-1].frontier
         arrays: dict[str, np.ndarray] = {}
         scores: list[Score] = []
+        calibration: tuple[tuple[str, float], ...] = ()
         for split in SPLITS:
             rows = getattr(self.data, split)
             made = outputs(graft, self._as_shipped(graft.view, k, rows))
-            scores += score(self.task, made, [row.y for row in rows], split, self.seed)
+            ys = [row.y for row in rows]
+            scores += score(self.task, made, ys, split, self.seed)
             arrays[split] = made.numpy()
+            if split == "val":
+                calibration = self.task.calibrate(made, self.task.encode(ys))
         held = touched(plan, graft)
         durable.write(place / "predictions.safetensors", save(arrays))
         weights = save_tensors({n: t.detach().contiguous() for n, t in held.items()})
@@ -181,6 +195,7 @@ class Course:
             predictions=str(inside / "predictions.safetensors"),
             snapshot=str(inside / name),
             notes=tuple(ended.notes),
+            calibration=calibration,
         )
         Folder(place).write("trial", trial)
         keeper.clear()
@@ -190,36 +205,52 @@ class Course:
 def pick(trials: Sequence[Trial], task: Task, data: Data, folder: Path, seed: int) -> tuple[int, str]:
     """The best trial on validation, and the rule that chose it; test rows are never looked at.
 
-    The trial with the highest deciding metric leads. The cheapest one that it does not beat, by a paired bootstrap of
-    the difference on the same validation rows (95 %), is taken in its place.
+    The trial with the best deciding metric leads. The cheapest one that it does not beat, by a paired bootstrap of the
+    difference on the same validation rows (95 %), is taken in its place.
     """
     metric = task.metrics[0]
     sign = 1 if metric.better == "higher" else -1
     y = task.encode([row.y for row in data.val]).numpy()
-    preds = [task.decode(_outputs(folder / t.predictions, "val"))["pred"] for t in trials]
+    preds = [task.decode(_outputs(folder / t.predictions, "val"))[metric.takes] for t in trials]
     values = [sign * metric.fn(pred, y, None) for pred in preds]
-    lead = max(range(len(trials)), key=lambda i: (values[i], -trials[i].cost.trainable))
+    lead = max(range(len(trials)), key=lambda i: (values[i], -trials[i].cost.trainable, -_lowest_loss(trials[i])))
     draw = np.random.default_rng(seed)
     index = [draw.integers(0, len(y), len(y)) for _ in range(RESAMPLES)]
-    for i in sorted(range(len(trials)), key=lambda i: trials[i].cost.trainable):
-        gaps = [sign * (metric.fn(preds[lead][j], y[j], None) - metric.fn(preds[i][j], y[j], None)) for j in index]
-        if i != lead and np.percentile(gaps, 2.5) <= 0:
-            low, high = np.percentile(gaps, [2.5, 97.5])
+    best = [sign * metric.fn(preds[lead][j], y[j], None) for j in index] if len(trials) > 1 else []
+    for i in sorted(range(len(trials)), key=lambda i: (trials[i].cost.trainable, -values[i])):
+        if i == lead or trials[i].cost.trainable == trials[lead].cost.trainable:
+            continue
+        if trials[i].cost.trainable > trials[lead].cost.trainable:
+            break
+        gaps = [b - sign * metric.fn(preds[i][j], y[j], None) for b, j in zip(best, index, strict=True)]
+        low, high = np.percentile(gaps, [2.5, 97.5])
+        if low <= 0:
             gain = f"{values[lead] - values[i]:+.3f} [{low:+.3f}, {high:+.3f}]"
             return i, (
-                f"{trials[i].plan.strategy} trains fewer weights than {trials[lead].plan.strategy}, which gains "
+                f"{trials[i].label} trains fewer weights than {trials[lead].label}, which gains "
                 f"{gain} {metric.name} over it on {len(y)} validation rows: not significant"
             )
-        if i == lead:
-            break
     if len(trials) == 1:
         return lead, "the only plan that was run"
-    best = f"{trials[lead].plan.strategy} has the best {metric.name} on {len(y)} validation rows"
-    equal = [trials[i].plan.strategy for i in range(len(trials)) if i != lead and values[i] == values[lead]]
+    told = f"{trials[lead].label} has the best {metric.name} on {len(y)} validation rows"
+    equal = [trials[i].label for i in range(len(trials)) if i != lead and values[i] == values[lead]]
     if equal:
-        best = f"{', '.join(equal)} and {trials[lead].plan.strategy} are equal on {len(y)} validation rows, and "
-        best += f"{trials[lead].plan.strategy} trains the fewest weights of these"
-    return lead, best
+        fewest = trials[lead].cost.trainable < min(t.cost.trainable for t in trials if t is not trials[lead])
+        told = f"{', '.join(equal)} and {trials[lead].label} are equal on {len(y)} validation rows, and "
+        told += f"{trials[lead].label} {'trains the fewest weights' if fewest else 'has the lowest loss'} of these"
+    return lead, told
+
+
+def _lowest_loss(trial: Trial) -> float:
+    return min((epoch.val_loss for epoch in trial.curve), default=math.inf)
+
+
+def samples(encoder: Encoder, rows: Sequence[Row], trunk: Trunk, apart: int) -> Iterator[dict[str, torch.Tensor]]:
+    """A micro-batch of each padded size among the first rows, the most frequent size first."""
+    parts = [part for row in parts_of(encoder, rows[:SAMPLED], apart) for side in row for part in side]
+    for size, _ in Counter(part.size for part in parts).most_common():
+        some = [part.value for part in parts if part.size == size]
+        yield encoder.tensors([some[i % len(some)] for i in range(trunk.rows(size))])
 
 
 def _outputs(path: Path, split: str) -> torch.Tensor:

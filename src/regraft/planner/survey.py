@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from regraft.backbone.view import GLUE, View
+from regraft.backbone.view import View
 from regraft.engine import cache
-from regraft.engine.cache import Encode
+from regraft.engine.cache import Trunk
+from regraft.engine.predict import sides
 from regraft.kit import hardware
-from regraft.waist import BackboneCard, Data, MachineCard
+from regraft.planner.race import samples
+from regraft.waist import BackboneCard, Data, Encoder, MachineCard
 
 
-def machine(view: View, data: Data, encode: Encode, precision: str) -> MachineCard:
+def machine(view: View, data: Data, encoder: Encoder, precision: str) -> MachineCard:
     """The machine and the choices made on it: threads, dtype, micro-batch, and which promise it can keep."""
-    flops = sum(stage.flops for stage in view.stages)
-    micro = hardware.micro_batch(flops)
+    micro = hardware.micro_batch(sum(stage.flops for stage in view.stages))
     threads = hardware.threads()
     hardware.settle(threads)
     notes: list[str] = []
@@ -21,9 +22,11 @@ def machine(view: View, data: Data, encode: Encode, precision: str) -> MachineCa
         gain = hardware.bf16_gain()
         half = gain > 1.2
         notes.append(f"bfloat16 is {gain:.2f} times as fast as float32 here: the trunk runs in {_name(half)}")
-    first = [data.train[i % len(data.train)].cell for i in range(micro)]
-    kept = cache.promise(view, encode(first))
-    if kept != "exact":
+    trunk = Trunk(view, 0, encoder, micro)
+    apart = sides(view.pooling, len(data.columns))
+    kept = {cache.promise(view, batch) for batch in samples(encoder, data.train, trunk, apart)}
+    exact = kept == {"exact"}
+    if not exact:
         notes.append("on this processor a row's last bits depend on its micro-batch: equal runs agree to rounding only")
     return MachineCard(
         processor=hardware.processor(),
@@ -31,7 +34,7 @@ def machine(view: View, data: Data, encode: Encode, precision: str) -> MachineCa
         memory_bytes=hardware.memory_bytes(),
         device="cpu",
         dtype="bfloat16" if half else "float32",
-        promise="exact" if kept == "exact" and not half else "tolerance",
+        promise="exact" if exact and not half else "tolerance",
         micro_batch=micro,
         versions=hardware.versions(),
         notes=tuple(notes),
@@ -39,12 +42,17 @@ def machine(view: View, data: Data, encode: Encode, precision: str) -> MachineCa
 
 
 def backbone(view: View, fingerprint: str) -> BackboneCard:
-    """The backbone in numbers."""
+    """The backbone in numbers, under every pooling that it offers."""
     norms = sum(1 for name, _, _ in view.buffers() if name.endswith("running_mean"))
-    glue = sum(p.numel() for name, _, p in view.named() if name.startswith(GLUE + "/"))
-    return BackboneCard(
-        view.name, view.provider, fingerprint, view.stages, view.dim, view.inputs, norms, glue, view.notes
-    )
+    poolings = tuple(view.pooled(name).card() for name in view.calls)
+    notes = [*view.notes]
+    for one in poolings:
+        if one.new:
+            names = ", ".join(one.stages[i].name for i in one.new)
+            notes.append(
+                f"{one.pooling} pooling: the checkpoint lacks {names}: random at the start, trained with the head"
+            )
+    return BackboneCard(view.name, view.provider, fingerprint, view.inputs, norms, poolings, tuple(notes))
 
 
 def _name(half: bool) -> str:

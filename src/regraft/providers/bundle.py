@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from regraft.backbone import bundle
-from regraft.backbone.view import View
 from regraft.kit import shelf
 
+if TYPE_CHECKING:
+    from regraft.backbone.view import View
 
-def find(query: str) -> bool:
+
+def find(query: Any) -> bool:
     """Whether `query` is a bundle's folder, or a run that has one."""
-    return bundle.is_bundle(folder(query))
+    return isinstance(query, (str, Path)) and bundle.is_bundle(folder(query))
 
 
-def folder(query: str) -> Path:
+def folder(query: str | Path) -> Path:
     """The bundle itself, given it or its run."""
     path = Path(query)
     return path / "bundle" if bundle.is_bundle(path / "bundle") else path
 
 
-def fingerprint(query: str) -> str:
+def fingerprint(query: Any) -> str:
     """As the provider that opens the native files says."""
-    found: str = shelf.find("providers", "transformers").fingerprint(str(folder(query)))
+    path = folder(query)
+    found: str = shelf.find("providers", bundle.read(path).provider).fingerprint(str(path))
     return found
 
 
-def load(query: str) -> View:
+def load(query: Any, modality: str = "", arch: str = "") -> View:
     """The bundle's network, after its bytes were checked.
 
     Raises: ModelError: a file was changed, or its library cannot open it.
     """
     path = folder(query)
-    bundle.read(path)
-    view: View = shelf.find("providers", "transformers").load(str(path))
+    told = bundle.read(path)
+    view: View = shelf.find("providers", told.provider).load(str(path), modality or told.modality, arch)
     return view

@@ -1,56 +1,94 @@
-"""Backbones in Hugging Face layout: a local folder with config.json and safetensors, opened by transformers."""
+"""Backbones in Hugging Face layout, opened by transformers: a folder with safetensors, or a name in the hub's cache."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft.backbone.stages import find_head, outline
-from regraft.backbone.view import View, replace
 from regraft.errors import ModelError
 from regraft.kit import durable, hardware, optional, shelf
-from regraft.waist import InputSpec
+from regraft.waist import Opening, Pooling, Target
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PROCESSOR = "preprocessor_config.json"
-LONGEST = 4096
+    from regraft.backbone.view import View
+
+PREFIX = "transformers/"
+SENTENCES = "modules.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+PROBLEMS = {"class": "single_label_classification", "multi": "multi_label_classification", "number": "regression"}
+SEED = 0
 
 
-def find(query: str) -> bool:
-    """Whether `query` is a folder that transformers could open."""
-    return (Path(query) / "config.json").is_file()
+def find(query: Any) -> bool:
+    """Whether `query` is a folder in Hugging Face layout, or `transformers/NAME` with a name of the hub."""
+    if not isinstance(query, (str, Path)):
+        return False
+    if Path(query).exists():
+        return (Path(query) / "config.json").is_file() and not _foreign(Path(query))
+    return str(query).startswith(PREFIX)
 
 
-def fingerprint(query: str) -> str:
+def fingerprint(query: Any) -> str:
     """SHA-256 over the names and contents of weights, configuration and preprocessing."""
-    folder = Path(query)
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+    folder = located(query)
+    kinds = ("*.safetensors", "*.json", "*.txt", "*.model")
+    files = sorted(file for kind in kinds for file in folder.glob(kind))
     return durable.digest("".join(f"{f.name} {durable.file_digest(f)}\n" for f in files).encode())
 
 
-def load(query: str) -> View:
+def located(query: Any) -> Path:
+    """The folder of a query: itself, or the hub's cache for `transformers/NAME`.
+
+    Raises: ModelError: the name is not in the cache; nothing is fetched.
+    """
+    if Path(query).exists():
+        return Path(query)
+    name = str(query).removeprefix(PREFIX)
+    from huggingface_hub import constants
+
+    snapshots = Path(constants.HF_HUB_CACHE, "models--" + name.replace("/", "--"), "snapshots")
+    held = sorted(snapshots.glob("*/config.json"), key=lambda path: path.stat().st_mtime) if name else []
+    if not held:
+        raise ModelError(
+            "this model is not on this machine, and nothing is fetched",
+            saw=f"{query}: no {snapshots.parent.name} in {constants.HF_HUB_CACHE}",
+            allowed="a folder, or a name that the hub's cache holds",
+            do=f"where there is a network: hf download {name or 'NAME'}",
+        )
+    return held[-1].parent
+
+
+def load(query: Any, modality: str = "", arch: str = "") -> View:
     """Open a folder as a backbone with its native head taken out.
 
+    Args:
+        modality: What the data is; "" takes what the folder has preprocessing for.
     Raises: ModelError: no safetensors, remote code, an architecture or preprocessing that is not understood.
     """
     import torch
 
-    folder = Path(query)
+    from regraft.backbone.stages import find_head, outline
+    from regraft.backbone.view import View
+
+    folder = located(query)
     config = _safe_config(folder)
     hardware.quiet_libraries()
     broken = optional.trouble("torchvision")
-    inputs = _inputs(folder)
-    with _explained(folder):
-        from transformers import AutoModelForImageClassification
+    kind = modality or next((m for m in shelf.names("modalities") if _prepares(m, folder)), "image")
+    item = shelf.find("modalities", kind)
+    with _explained(folder, item.PIPELINE):
+        inputs = item.described(folder)
+        import transformers
 
-        with _quiet():
-            module, info = AutoModelForImageClassification.from_pretrained(
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)  # for weights that the checkpoint lacks
+            module, info = getattr(transformers, item.AUTO).from_pretrained(
                 str(folder),
                 local_files_only=True,
                 use_safetensors=True,
@@ -58,37 +96,81 @@ def load(query: str) -> View:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-    example = {"pixel_values": torch.linspace(-1, 1, 2 * _size(inputs)).reshape(2, *inputs.shape)}
+    if kind == "text" and module.config.get_text_config().pad_token_id is None:
+        module.config.get_text_config().pad_token_id = int(inputs.setting("pad", 0))
+    example = item.noise(inputs, 2, SEED)
     module.eval()
-    bare, batch = outline(module, _features, example)
-    head = find_head(bare, module.config.num_labels, lambda: _features(bare, batch))
-    missing = [key for key in info["missing_keys"] if not key.startswith(head)]
-    if missing:
-        raise ModelError(
-            "these weights do not fill the network",
-            saw=f"{len(missing)} tensors missing, such as {sorted(missing)[0]}",
-            allowed="a checkpoint that holds every weight but the head's",
-            do="check that config.json belongs to these weights",
-        )
-    return View(
-        name=folder.resolve().name,
+    calls = _calls(module, kind, _bare(config, folder))
+    native = calls["native"]
+    bare, batch = outline(module, native, example)
+    head = find_head(bare, module.config.num_labels, lambda: native(bare, batch))
+    first, *others = calls
+    missing = {key for key in info["missing_keys"] if not key.startswith(head)}
+    view = View(
+        name=folder.resolve().name if Path(query).exists() else str(query).removeprefix(PREFIX),
         provider="transformers",
         module=module,
-        call=_features,
+        call=calls[first],
+        pooling=first,
+        others={name: calls[name] for name in others},
         inputs=inputs,
         example=example,
         head=head,
+        missing=missing,
+        source=str(folder),
         notes=(broken,) if broken else (),
         config=json.dumps({k: v for k, v in config.items() if "label" not in k}, sort_keys=True),
         fresh=lambda seed: _fresh(module, seed),
-        write=lambda view, layer, labels, target: _write(view, layer, labels, Path(target), folder),
+        write=lambda view, layer, target, place: _write(view, layer, target, Path(place), folder),
     )
+    _refuse_gaps(view, missing)
+    return view
 
 
-def _features(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """What the native head would take: the module's own pooling, [n, dim]."""
-    logits: Tensor = module(**batch).logits
-    return logits
+def _calls(
+    module: nn.Module, kind: str, bare: bool
+) -> dict[Pooling, Callable[[nn.Module, Mapping[str, Tensor]], Tensor]]:
+    """The ways to make features, the first being the one that suits the checkpoint: the mean for a bare encoder."""
+    plain = {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
+
+    def native(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the native head would take: the module's own pooling, [n, dim]."""
+        logits: Tensor = network(**batch, **plain).logits
+        return logits
+
+    def mean(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """The mean of the last hidden states over the tokens that are no padding, [n, dim]."""
+        hidden = network.base_model(**batch, **plain).last_hidden_state
+        mask = batch["attention_mask"][..., None].to(hidden.dtype)
+        made: Tensor = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return made
+
+    if kind != "text":
+        return {"native": native}
+    return {"mean": mean, "native": native} if bare else {"native": native, "mean": mean}
+
+
+def _bare(config: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a checkpoint was saved as an encoder without any head, as sentence encoders are."""
+    names = config.get("architectures") or [""]
+    return (folder / SENTENCES).is_file() or str(names[0]).endswith("Model")
+
+
+def _refuse_gaps(view: View, missing: set[str]) -> None:
+    """Weights may lack at the end alone, between the blocks and the head, where training fills them."""
+    lacking = {id(p) for name, p in view.module.named_parameters() if name in missing}
+    statistics = [name for name, _ in view.module.named_buffers() if name in missing and "num_batches" not in name]
+    for pooling in view.calls:
+        one = view.pooled(pooling)
+        filled = [stage for _, stage, p in one.named() if id(p) not in lacking]
+        gaps = [name for name, stage, p in one.named() if id(p) in lacking and stage <= max(filled, default=-1)]
+        if gaps := gaps + statistics:
+            raise ModelError(
+                "these weights do not fill the network",
+                saw=f"{len(gaps)} tensors missing, such as {sorted(gaps)[0]}",
+                allowed="a checkpoint that holds every weight but the head's",
+                do="check that config.json belongs to these weights",
+            )
 
 
 def _fresh(module: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -101,25 +183,91 @@ def _fresh(module: nn.Module, seed: int) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in twin.state_dict().items() if name in wanted}
 
 
-def _write(view: View, head: nn.Module, labels: Sequence[str], target: Path, source: Path) -> None:
+def _write(view: View, head: nn.Module, target: Target, place: Path, source: Path) -> Opening:
     """Save the network with its new head and names; the head's place holds the identity again afterwards."""
     from torch import nn
 
+    from regraft.backbone.view import replace
+
+    if view.pooling == "mean":
+        opening: Opening = shelf.find("providers", "sentences").write(view, head, target, place, source)
+        return opening
     module: Any = view.module
     config = module.config
-    kept = config.id2label
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: i for i, label in enumerate(labels)}
-    problem, config.problem_type = config.problem_type, "single_label_classification"
+    names = target.labels or (target.name,)
+    kept = config.id2label, config.label2id, config.problem_type
+    config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    config.problem_type = PROBLEMS[target.kind]
     replace(view.module, view.head, head)
     try:
         with _quiet():
-            module.save_pretrained(str(target), safe_serialization=True)
+            module.save_pretrained(str(place), safe_serialization=True)
     finally:
         replace(view.module, view.head, nn.Identity())
-        config.id2label, config.label2id = kept, {v: k for k, v in kept.items()}
-        config.problem_type = problem
-    durable.write(target / PROCESSOR, (source / PROCESSOR).read_bytes())
+        config.id2label, config.label2id, config.problem_type = kept
+    item = shelf.find("modalities", view.inputs.modality)
+    for name, data in item.carried(source, view.inputs).items():
+        durable.fill(place / name, data)
+    return Opening("transformers", _use(item.PIPELINE, target, view), CHECK.replace("AUTO", item.AUTO), "transformers")
+
+
+CHECK = """\
+from transformers import AUTO
+made = AUTO.from_pretrained(folder, local_files_only=True)(**batches[0]).logits"""
+
+
+def _use(pipeline: str, target: Target, view: View) -> str:
+    """The lines of a bundle's README that open it."""
+    if view.inputs.setting("long", "cut") != "cut":
+        return _piecewise(target, view)
+    lines = ["from transformers import pipeline", f'ask = pipeline("{pipeline}", model=folder, device="cpu")']
+    options = {"class": "top_k=1_000_000", "multi": 'top_k=1_000_000, function_to_apply="sigmoid"'}.get(
+        target.kind, 'top_k=1, function_to_apply="none"'
+    )
+    if view.inputs.modality != "text":
+        lines.append(f"answers = [ask(each, {options}) for each in inputs]")
+    else:
+        lines.append('texts = [{"text": x[0], "text_pair": x[1]} if type(x) is tuple else {"text": x} for x in inputs]')
+        lines.append(f"answers = [ask(each, truncation=True, {options}) for each in texts]")
+    told = 'answer[0]["score"]' if target.kind == "number" else '{a["label"]: a["score"] for a in answer}'
+    return "\n".join([*lines, f"outputs = [{told} for answer in answers]"])
+
+
+def _piecewise(target: Target, view: View) -> str:
+    """The same for long texts that are not simply cut."""
+    auto = shelf.find("modalities", view.inputs.modality).AUTO
+    scores = {"class": ".softmax(-1)", "multi": ".sigmoid()"}
+    end = ["outputs = made[:, 0].tolist()"]
+    if target.kind in scores:
+        end = ["labels = [model.config.id2label[i] for i in range(made.shape[1])]"]
+        end += [f"outputs = [dict(zip(labels, row)) for row in made{scores[target.kind]}.tolist()]"]
+    return "\n".join(
+        [
+            "import torch",
+            f"from transformers import {auto}, AutoTokenizer",
+            f"tokenizer, model = AutoTokenizer.from_pretrained(folder), {auto}.from_pretrained(folder)",
+            "rows = []",
+            "for text in inputs:",
+            *("    " + line for line in shelf.find("modalities", "text").lines(view.inputs, view.source)),
+            "    rows.append(model(**batch).logits.mean(0))",
+            "made = torch.stack(rows)",
+            *end,
+        ]
+    )
+
+
+def _prepares(modality: str, folder: Path) -> bool:
+    """Whether a folder holds what a modality's cells are prepared with."""
+    files = {*shelf.find("modalities", modality).FILES} - {"tokenizer_config.json"}
+    return any((folder / name).is_file() for name in files)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether another provider's files lie in a folder: a sentence encoder's, or a configuration without a type."""
+    try:
+        return (folder / SENTENCES).is_file() or "model_type" not in json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
 
 
 def _safe_config(folder: Path) -> dict[str, Any]:
@@ -161,88 +309,6 @@ def _asks_for_code(value: Any) -> bool:
     return isinstance(value, list) and any(_asks_for_code(v) for v in value)
 
 
-def _inputs(folder: Path) -> InputSpec:
-    """The folder's own image processor as an input specification, compared on a picture of noise.
-
-    Raises: ModelError: there is no processor, or it does what a specification cannot say.
-    """
-    if not (folder / PROCESSOR).is_file():
-        raise ModelError(
-            "it is not known how this model wants its pictures",
-            saw=f"no {PROCESSOR} in {folder}",
-            allowed="an image model with its preprocessor_config.json",
-            do="put the file of the original model beside the weights",
-        )
-    import numpy
-
-    with _explained(folder):
-        from transformers import AutoImageProcessor
-
-        processor = AutoImageProcessor.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, backend="pil"
-        )
-    try:
-        inputs = _specification(processor.to_dict())
-        if max(inputs.shape) > LONGEST:
-            raise ValueError(f"{inputs.shape}, of {LONGEST} a side at most")
-        size = (inputs.shape[1] + 41, inputs.shape[2] + 77, 3)
-        noise = numpy.random.default_rng(0).integers(0, 256, size, numpy.uint8)
-        with numpy.errstate(all="ignore"):
-            wanted = numpy.asarray(processor(noise, return_tensors="np")["pixel_values"])
-            got = shelf.find("modalities", "image").encoder(inputs, False)([noise])["pixel_values"].numpy()
-            same = wanted.shape == got.shape and abs(wanted - got).max() <= 1e-4  # false for what is no number, too
-        if not same:
-            raise ValueError(f"{wanted.shape} against {got.shape}")
-    except (KeyError, TypeError, ValueError) as error:  # settings that are missing, of another kind, or contradictory
-        raise ModelError(
-            "this model prepares its pictures in a way that is not understood",
-            saw=f"{type(processor).__name__}: {error}",
-            allowed="resize, centre crop, rescale and normalise",
-            do="choose another model, or report this one",
-        ) from error
-    return inputs
-
-
-def _specification(given: Mapping[str, Any]) -> InputSpec:
-    """An image processor's settings in regraft's terms."""
-    size, crop = dict(given.get("size") or {}), dict(given.get("crop_size") or {})
-    settings: dict[str, Any] = {"resample": int(given.get("resample", 2))}
-    cropped = bool(given.get("do_center_crop"))
-    if given.get("crop_pct") and "shortest_edge" in size:
-        edge = size["shortest_edge"]
-        if edge < 384:
-            size, crop, cropped = (
-                {"shortest_edge": int(edge / given["crop_pct"])},
-                {"height": edge, "width": edge},
-                True,
-            )
-        else:
-            size = {"height": edge, "width": edge}
-    if given.get("do_resize"):
-        names = {"shortest_edge": "shorter", "height": "height", "width": "width"}
-        settings |= {names[k]: int(v) for k, v in size.items() if k in names and v}
-    if cropped and crop:
-        settings |= {"crop_height": int(crop["height"]), "crop_width": int(crop["width"])}
-    settings["scale"] = float(given.get("rescale_factor") or 1 / 255) if given.get("do_rescale", True) else 1.0
-    height = settings.get("crop_height") or settings.get("height") or settings.get("shorter", 0)
-    width = settings.get("crop_width") or settings.get("width") or settings.get("shorter", 0)
-    normal = bool(given.get("do_normalize"))
-    return InputSpec(
-        modality="image",
-        shape=(3, height, width),
-        mean=tuple(map(float, given["image_mean"])) if normal else (),
-        std=tuple(map(float, given["image_std"])) if normal else (),
-        settings=tuple(sorted(settings.items())),
-    )
-
-
-def _size(inputs: InputSpec) -> int:
-    count = 1
-    for side in inputs.shape:
-        count *= side
-    return count
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars of the library's own."""
@@ -254,7 +320,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explained(folder: Path, pipeline: str) -> Iterator[None]:
     """Turn what transformers raises for a folder it cannot open into an error with a way out."""
     try:
         yield
@@ -263,8 +329,8 @@ def _explained(folder: Path) -> Iterator[None]:
     except Exception as error:  # any class: a library that is broken raises whatever it likes at import
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            "transformers could not open this model for image classification",
+            f"transformers could not open this model for {pipeline.replace('-', ' ')}",
             saw=f"{folder}: {type(error).__name__}: {first[:200]}",
-            allowed="an image classification architecture of transformers",
+            allowed=f"an architecture that transformers knows for {pipeline.replace('-', ' ')}",
             do="check the folder with transformers alone, or choose another model",
         ) from error

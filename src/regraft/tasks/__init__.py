@@ -1,1 +1,1 @@
-"""Shelf: one file a kind of target; `fits(target)`, `make(target, metrics)`."""
+"""Shelf: one file a kind of target; `fits(target)`, `make(target, metric)`."""

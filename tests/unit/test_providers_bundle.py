@@ -1,0 +1,64 @@
+"""Bundles as models to go on from: whatever opened the base model, a bundle comes back with the head it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from regraft.api import Model, find_provider
+from regraft.backbone import bundle as bundles
+from regraft.deliver import pack
+from regraft.kit import shelf
+from regraft.planner.race import Course
+from regraft.providers import bundle as provider
+from regraft.waist import Trial
+from tests import places
+
+
+def packed(tmp: Path, of: str, pooling: str) -> tuple[Course, Trial, Path]:
+    """A probe on a tiny BERT with its own classifier, packed; the test in a fresh process is left to the laws."""
+    course = places.text_course(tmp, of, "classifier")  # type: ignore[arg-type]
+    trial = places.finish(course, places.plan(course, "probe", epochs=2, pooling=pooling))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "_self_test", lambda *_: None)
+        pack.pack(course, trial, "base")
+    return course, trial, course.folder.path / "bundle"
+
+
+@pytest.mark.parametrize("pooling", ["native", "mean"])
+@pytest.mark.parametrize("of", ["class", "pairs", "multi"])
+def test_a_bundle_is_opened_with_the_head_it_was_packed_with(tmp_path: Path, of: str, pooling: str) -> None:
+    course, trial, folder = packed(tmp_path, of, pooling)
+    graft = course.restore(trial)
+    view = provider.load(str(folder))
+    head = course.task.fold(graft.head)
+    assert isinstance(view.native, nn.Linear) and isinstance(head, nn.Linear)
+    assert torch.equal(view.native.weight, head.weight) and torch.equal(view.native.bias, head.bias)
+    batch = shelf.find("modalities", "text").noise(view.inputs, 4, 0)
+    with torch.no_grad():
+        torch.testing.assert_close(view.pooled(trial.plan.pooling).run(batch), graft.view.run(batch))  # type: ignore[arg-type]
+    again = Model.load(folder)
+    assert again.predict([row.cell for row in course.data.test[:3]])
+
+
+@pytest.mark.parametrize("pooling", ["native", "mean"])
+def test_a_bundle_is_a_model_to_adapt_further(tmp_path: Path, pooling: str) -> None:
+    _, _, folder = packed(tmp_path / "first", "class", pooling)
+    assert find_provider(str(folder)) is shelf.find("providers", "bundle") is find_provider(folder)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "model").symlink_to(folder)
+    course = places.text_course(tmp_path / "second")
+    assert course.view.pooling == pooling, "what suited the checkpoint is what it was trained with"
+    trial = places.finish(course, places.plan(course, "probe", epochs=1))
+    assert trial.scores
+
+
+def test_a_bundle_has_the_fingerprint_of_its_files(tmp_path: Path) -> None:
+    _, _, folder = packed(tmp_path, "class", "mean")
+    mark = provider.fingerprint(folder)
+    assert mark == provider.fingerprint(str(folder.parent)), "a run stands for its bundle"
+    told = bundles.read(folder)
+    assert told.columns == ("text",) and told.opening.library == "sentence_transformers"
