@@ -117,6 +117,11 @@ def test_of_cheaper_plans_of_one_cost_the_better_wins(tmp_path: Path) -> None:
     assert chosen(tmp_path, *trials)[0] == "native"
 
 
+def test_a_head_without_a_bias_is_no_cheaper_plan(tmp_path: Path) -> None:
+    trials = [trial(tmp_path, "mean", range(20), 130), trial(tmp_path, "native", range(21), 128)]
+    assert chosen(tmp_path, *trials) == ("mean", "mean has the best accuracy on 200 validation rows")
+
+
 NUMBER = Target("age", "number", centre=3.0, spread=2.0)
 AGES = [float(i % 7) for i in range(N)]
 

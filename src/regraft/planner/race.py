@@ -44,6 +44,8 @@ from regraft.waist import (
 
 RESAMPLES = 2000
 SAMPLED = 256
+CHEAPER = 0.9
+"""Of the leader's trained weights: a head without a bias is no cheaper plan."""
 SPLITS = ("val", "test")
 
 
@@ -218,9 +220,7 @@ def pick(trials: Sequence[Trial], task: Task, data: Data, folder: Path, seed: in
     index = [draw.integers(0, len(y), len(y)) for _ in range(RESAMPLES)]
     best = [sign * metric.fn(preds[lead][j], y[j], None) for j in index] if len(trials) > 1 else []
     for i in sorted(range(len(trials)), key=lambda i: (trials[i].cost.trainable, -values[i])):
-        if i == lead or trials[i].cost.trainable == trials[lead].cost.trainable:
-            continue
-        if trials[i].cost.trainable > trials[lead].cost.trainable:
+        if trials[i].cost.trainable > CHEAPER * trials[lead].cost.trainable:
             break
         gaps = [b - sign * metric.fn(preds[i][j], y[j], None) for b, j in zip(best, index, strict=True)]
         low, high = np.percentile(gaps, [2.5, 97.5])
