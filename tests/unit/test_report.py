@@ -225,7 +225,7 @@ def test_the_card_says_what_it_predicts(target: Target, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "example"), [(("text",), 'inputs = ".", ["a text"]'), (("a", "b"), '".", [("one text", "another")]')]
+    ("columns", "example"), [(("text",), 'inputs = ".", ["a text"]'), (("a", "b"), '".", [("a text", "another")]')]
 )
 def test_the_card_holds_the_lines_that_open_it(columns: tuple[str, ...], example: str) -> None:
     lines = code(report.model_card(trial(), of_texts(NUMBER, *columns), "net", OPENING)).splitlines()
@@ -237,8 +237,8 @@ def test_the_report_holds_the_same_lines_for_its_bundle() -> None:
     pair = dataclasses.replace(card(), modality="text", columns=("a", "b"))
     text = report.write_report("runs/r", pair, BODY, MACHINE, [trial()], verdict(), OPENING)
     assert "with `sentence_transformers` alone" in text
-    assert code(text).startswith('folder, inputs = "runs/r/bundle", [("one text", "another")]\nfirst_line = 1\n')
-    assert 'regraft predict runs/r --text "one text" --text "another"' in text
+    assert code(text).startswith('folder, inputs = "runs/r/bundle", [("a text", "another")]\nfirst_line = 1\n')
+    assert 'regraft predict runs/r --text "a text" --text "another"' in text
 
 
 @pytest.mark.parametrize(("columns", "count"), [(("a",), 1), (("a", "b"), 2)])

@@ -89,12 +89,13 @@ def _use(run: str, data: DataCard, opening: Opening) -> list[str]:
 
 def _opens(folder: str, modality: str, columns: Sequence[str], opening: Opening) -> list[str]:
     """The lines that open a bundle without regraft."""
-    example = {"image": '"picture.jpg"', "text": '("one text", "another")' if len(columns) == 2 else '"a text"'}
+    example = shelf.find("modalities", modality).EXAMPLE
+    inputs = f'("{example}", "another")' if len(columns) == 2 else f'"{example}"'
     return [
         f"The bundle opens without regraft, with `{opening.library}` alone:",
         "",
         "```python",
-        f"folder, inputs = {json.dumps(folder)}, [{example.get(modality, '...')}]",
+        f"folder, inputs = {json.dumps(folder)}, [{inputs}]",
         opening.use,
         "```",
     ]
@@ -130,8 +131,8 @@ def told(score: Score) -> str:
 def commands(run: str, data: DataCard) -> list[str]:
     """What to do next, as commands."""
     run = shlex.quote(run)
-    if data.modality == "text":
-        some = '--text "one text" --text "another"' if len(data.columns) == 2 else '--text "a text"'
+    if shelf.find("modalities", data.modality).LITERAL:
+        some = '--text "a text" --text "another"' if len(data.columns) == 2 else '--text "a text"'
         return [f"regraft predict {run} {some}", f"regraft predict {run} table.csv --out predictions.csv"]
     return [f"regraft predict {run} picture.jpg more_pictures/", f"regraft predict {run} pictures/ --out labels.csv"]
 

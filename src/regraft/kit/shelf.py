@@ -53,8 +53,11 @@ def find(shelf: str, name: str) -> ModuleType:
 PARTS = {
     "strategies": ("Knobs", "propose"),
     "tasks": ("KIND", "fits", "make"),
-    "modalities": ("sniff", "encoder"),
-    "providers": ("find", "load"),
+    "modalities": (
+        *("NOUN", "EXAMPLE", "LITERAL", "TOKENS", "AUTO", "PIPELINE", "FILES"),
+        *("sniff", "described", "adjust", "noise", "encoder", "carried"),
+    ),
+    "providers": ("find", "fingerprint", "load"),
     "checks": ("NEEDS", "check"),
     "metrics": ("METRICS",),
 }

@@ -1,1 +1,1 @@
-"""Shelf: one file a kind of input; `sniff(cell)`, `encoder(spec, train)`, `NOUN`."""
+"""Shelf: one file a kind of input; `sniff`, `described`, `adjust`, `noise`, `encoder`, `carried`, and its names."""

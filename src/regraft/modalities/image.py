@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOUN = "pictures"
+EXAMPLE = "picture.jpg"
 LITERAL = False
+TOKENS = False
 AUTO = "AutoModelForImageClassification"
 PIPELINE = "image-classification"
 PROCESSOR = "preprocessor_config.json"

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOUN = "texts"
+EXAMPLE = "a text"
 LITERAL = True
 """A string is a text; a picture's string is a path."""
+TOKENS = True
+"""A cell becomes a row of tokens with a mask, so a mean over them can be the features."""
 ENDINGS = (".txt", ".md", ".text")
 AUTO = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"

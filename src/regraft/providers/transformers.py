@@ -96,11 +96,11 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-    if kind == "text" and module.config.get_text_config().pad_token_id is None:
+    if item.TOKENS and module.config.get_text_config().pad_token_id is None:
         module.config.get_text_config().pad_token_id = int(inputs.setting("pad", 0))
     example = item.noise(inputs, 2, SEED)
     module.eval()
-    calls = _calls(module, kind, _bare(config, folder))
+    calls = _calls(module, item.TOKENS, _bare(config, folder))
     native = calls["native"]
     bare, batch = outline(module, native, example)
     head = find_head(bare, module.config.num_labels, lambda: native(bare, batch))
@@ -128,7 +128,7 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
 
 
 def _calls(
-    module: nn.Module, kind: str, bare: bool
+    module: nn.Module, tokens: bool, bare: bool
 ) -> dict[Pooling, Callable[[nn.Module, Mapping[str, Tensor]], Tensor]]:
     """The ways to make features, the first being the one that suits the checkpoint: the mean for a bare encoder."""
     plain = {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
@@ -145,7 +145,7 @@ def _calls(
         made: Tensor = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
         return made
 
-    if kind != "text":
+    if not tokens:
         return {"native": native}
     return {"mean": mean, "native": native} if bare else {"native": native, "mean": mean}
 
@@ -224,7 +224,7 @@ def _use(pipeline: str, target: Target, view: View) -> str:
     options = {"class": "top_k=1_000_000", "multi": 'top_k=1_000_000, function_to_apply="sigmoid"'}.get(
         target.kind, 'top_k=1, function_to_apply="none"'
     )
-    if view.inputs.modality != "text":
+    if not shelf.find("modalities", view.inputs.modality).LITERAL:
         lines.append(f"answers = [ask(each, {options}) for each in inputs]")
     else:
         lines.append('texts = [{"text": x[0], "text_pair": x[1]} if type(x) is tuple else {"text": x} for x in inputs]')
@@ -235,7 +235,8 @@ def _use(pipeline: str, target: Target, view: View) -> str:
 
 def _piecewise(target: Target, view: View) -> str:
     """The same for long texts that are not simply cut."""
-    auto = shelf.find("modalities", view.inputs.modality).AUTO
+    item = shelf.find("modalities", view.inputs.modality)
+    auto = item.AUTO
     scores = {"class": ".softmax(-1)", "multi": ".sigmoid()"}
     end = ["outputs = made[:, 0].tolist()"]
     if target.kind in scores:
@@ -248,7 +249,7 @@ def _piecewise(target: Target, view: View) -> str:
             f"tokenizer, model = AutoTokenizer.from_pretrained(folder), {auto}.from_pretrained(folder)",
             "rows = []",
             "for text in inputs:",
-            *("    " + line for line in shelf.find("modalities", "text").lines(view.inputs, view.source)),
+            *("    " + line for line in item.lines(view.inputs, view.source)),
             "    rows.append(model(**batch).logits.mean(0))",
             "made = torch.stack(rows)",
             *end,

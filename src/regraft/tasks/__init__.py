@@ -1,1 +1,1 @@
-"""Shelf: one file a kind of target; `fits(target)`, `make(target, metric)`."""
+"""Shelf: one file a kind of target; `KIND`, `fits(target)`, `make(target, metric)`."""
