@@ -306,7 +306,9 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
     """
     check_request(options)
     data = open_data(options.data, options.seed, options.reading)
-    yield Said(sentence(card_of(data)))
+    card = card_of(data)
+    for text in (sentence(card), *card.notes):
+        yield Said(text)
     mark = find_provider(options.model).fingerprint(options.model)
     from regraft.engine import freeze
     from regraft.planner import survey

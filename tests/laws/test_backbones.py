@@ -193,8 +193,6 @@ def test_a_bundle_opened_again_predicts_what_was_trained(name: str) -> None:
 def test_a_place_without_room_for_a_bias_gets_a_head_without_one(name: str) -> None:
     from safetensors import safe_open
 
-    if name not in QUICK and "gpt2" not in name:
-        pytest.skip("slow")
     made = done(name)
     for trial, folder in zip(made.trials, made.bundles, strict=True):
         told = bundles.read(folder)

@@ -168,6 +168,12 @@ def test_a_forecast_trains_and_writes_nothing(home: Path, tmp_home: Path) -> Non
     assert sorted(home.rglob("*")) == before and not list(tmp_home.rglob("*.block"))
 
 
+def test_a_forecast_says_first_what_the_data_is(library: Path, tmp_path: Path) -> None:
+    asked = Options(str(library / "class"), str(library / "model"), strategies=("probe",))
+    said = [event.text for event in api.forecast(asked) if isinstance(event, Said)]
+    assert said[0].startswith("class: ") and said[1].startswith("columns: text = text (by its name), target = y")
+
+
 # ---------------------------------------------------------------- requests
 
 
@@ -649,8 +655,6 @@ def sources(library: Path) -> dict[str, Any]:
 def test_data_in_memory_gives_what_files_give(
     library: Path, runs: dict[str, api.Run], tmp_path: Path, unpacked: None, kind: str
 ) -> None:
-    if kind == "dataset":
-        pytest.importorskip("datasets", exc_type=Exception)
     run = api.adapt(
         sources(library)[kind],
         model=library / "model",

@@ -42,7 +42,8 @@ def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
 
 
 def test_files_that_a_dataset_wrote_keep_their_class_names(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     names = datasets.ClassLabel(names=["neg", "pos"])
     features = datasets.Features(text=datasets.Value("string"), label=names, many=datasets.List(names))
     made = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1], "many": [[0, 1], []]}, features=features)

@@ -60,7 +60,8 @@ def test_a_frame_without_rows_or_with_a_name_twice() -> None:
 
 
 def test_a_dataset_with_class_names_and_pictures() -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     names = datasets.ClassLabel(names=["neg", "pos"])
     features = datasets.Features(
         text=datasets.Value("string"), label=names, many=datasets.List(names), image=datasets.Image()
@@ -76,7 +77,8 @@ def test_a_dataset_with_class_names_and_pictures() -> None:
 
 
 def test_a_dictionary_of_datasets_is_splits() -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     made = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
     assert is_splits(made) and split_names(made) == {"train": "train"}
 

@@ -397,7 +397,8 @@ def test_class_folders_of_texts(tmp_path: Path) -> None:
 
 
 def test_the_same_data_from_a_file_and_from_memory(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     rows = reviews(50)
     frame = pandas.DataFrame(rows, columns=["text", "label"])
     told = [

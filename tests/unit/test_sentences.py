@@ -82,7 +82,8 @@ def test_another_pooling_is_said(tmp_path: Path) -> None:
 
 
 def test_a_mean_is_what_sentence_transformers_gives(folder: Path, view: View) -> None:
-    library = pytest.importorskip("sentence_transformers", exc_type=Exception)
+    import sentence_transformers as library
+
     theirs = library.SentenceTransformer(str(folder), device="cpu").encode(SAID, convert_to_tensor=True)
     torch.testing.assert_close(features(view, SAID), theirs, rtol=1e-4, atol=1e-5)
 
@@ -159,7 +160,6 @@ def test_the_check_gives_raw_outputs_for_golden_batches(view: View, tmp_path: Pa
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("long", ["cut", "ends", "windows"])
 def test_the_lines_give_the_same_answers(view: View, tmp_path: Path, kind: str, pair: bool, long: str) -> None:
-    pytest.importorskip("sentence_transformers", exc_type=Exception)
     opening, head, _ = written(view, tmp_path, kind, pair, long)
     space: dict[str, Any] = {"folder": str(tmp_path), "inputs": PAIRS if pair else SAID}
     with torch.no_grad():
