@@ -39,13 +39,13 @@ def main() -> int:
 
 
 def race(given: argparse.Namespace, place: Path) -> int:
-    from regraft.api import prepare
     from regraft.data.open import card, open_data
     from regraft.kit import durable, hardware
     from regraft.kit.store import Folder
     from regraft.planner import survey
+    from regraft.planner.course import Course
     from regraft.planner.propose import propose
-    from regraft.planner.race import Course
+    from regraft.planner.request import prepare
     from regraft.waist import Facts, Finished, Options, Reading
 
     reading = Reading(max_rows=given.max_rows)

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from regraft.api import prepare
 from regraft.backbone.view import View
+from regraft.data.open import card as card_of
 from regraft.data.open import open_data
 from regraft.kit import shelf
 from regraft.kit.store import Folder
 from regraft.planner import survey
+from regraft.planner.course import Course
 from regraft.planner.propose import propose
-from regraft.planner.race import Course
-from regraft.waist import Facts, Finished, Options, Plan, Reading, Trial
+from regraft.planner.request import prepare
+from regraft.waist import DataCard, Facts, Finished, Options, Plan, Reading, Trial
 
 LABELS = ("blue", "green", "red")
 SIDE = 24
@@ -193,6 +194,11 @@ def course(
     view, encoder, task = prepare(options, rows, options.model)
     machine = survey.machine(view, rows, encoder, "fp32")
     return Course(view, rows, task, encoder, machine, Folder(tmp / run), seed, cached, every_s)
+
+
+def card(course: Course) -> DataCard:
+    """What a course's data is."""
+    return card_of(course.data)
 
 
 def text_course(tmp: Path, of: Kind | Literal["pairs"] = "class", network: Network = "encoder", **asked: Any) -> Course:

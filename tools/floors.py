@@ -25,6 +25,7 @@ FLOORS = {
     "formats": 6,
     "serve": 7,
     "scale": 7,
+    "flow": 7,
     "api": 8,
     "cli": 8,
     "__init__": 8,
@@ -32,7 +33,7 @@ FLOORS = {
 }
 """A file at the top of the package or a folder, and its floor: imports go down, or stay in one's own folder."""
 
-TOP_FILES = ("waist", "errors", "api", "cli", "__init__", "__main__")
+TOP_FILES = ("waist", "errors", "flow", "api", "__init__", "__main__")
 
 SHELVES = ("modalities", "providers", "tasks", "metrics", "inserts", "strategies", "checks", "formats")
 """Folders of interchangeable files: an item imports floors 0 to SHELF_REACH, and no line imports an item by name."""
@@ -64,14 +65,21 @@ LIBRARY_HOMES = {
 """A third-party library, and the folders or files that may name it."""
 
 LATE_TORCH = (
+    "planner/request.py",
+    "planner/propose.py",
+    "planner/families.py",
     "waist.py",
     "errors.py",
     "kit",
     "data",
     "modalities",
     "strategies",
+    "flow.py",
+    "deliver/inputs.py",
+    "deliver/runs.py",
+    "deliver/doctor.py",
     "api.py",
-    "cli.py",
+    "cli",
     "__init__.py",
     "__main__.py",
 )

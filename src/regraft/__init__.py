@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from regraft.api import Run, adapt
+    from regraft.api import Run, adapt, compare, evaluate
     from regraft.api import open_result as open
 
-__all__ = ["Run", "__version__", "adapt", "open"]
+__all__ = ["Run", "__version__", "adapt", "compare", "evaluate", "open"]
 
 
 def __getattr__(name: str) -> Any:
     """Load the verbs when they are first used, so that `import regraft` stays quick and free of torch."""
-    if name in ("adapt", "Run", "open"):
+    if name in __all__:
         from regraft import api
 
         return getattr(api, {"open": "open_result"}.get(name, name))

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 Settings = tuple[tuple[str, Scalar], ...]
 TargetKind = Literal["class", "multi", "number", "tags", "boxes", "text", "none"]
-Init = Literal["pretrained", "random"]
+Init = Literal["pretrained", "random", "plain"]
+Start = Literal["zero", "centroids", "labels", "names", "cosine"]
 Pooling = Literal["native", "mean", "tokens"]
 Norm = Literal["keep", "update"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -242,14 +243,17 @@ class Task:
     """What is learned, as a record of functions. `metrics[0]` decides.
 
     head(dim, bias) → module from features [n, dim] to outputs, in the target's own units; fold(head) → the same as a
-    plain linear layer, to ship; encode(ys) → targets; loss(outputs, targets, options) → one loss per row, [n];
-    decode(outputs) → arrays, always with "pred"; calibrate(outputs, targets) → numbers found on validation, which
-    answers(outputs, numbers) may use: what a user reads, a dictionary per row.
+    plain linear layer, to ship; settle(head, features, targets) sets a head without a gradient, from the centroids of
+    classes, or by least squares where a row's features are one number (ValueError: it cannot); encode(ys) → targets;
+    loss(outputs, targets, options) → one loss per row, [n]; decode(outputs) → arrays, always with "pred";
+    calibrate(outputs, targets) → numbers found on validation, which answers(outputs, numbers) may use: what a user
+    reads, a dictionary per row.
     """
 
     name: str
     head: Callable[[int, bool], Module]
     fold: Callable[[Module], Module]
+    settle: Callable[[Module, Tensor, Tensor], None]
     encode: Callable[[Sequence[Any]], Tensor]
     loss: Callable[[Tensor, Tensor, Loss], Tensor]
     decode: Callable[[Tensor], dict[str, numpy.ndarray]]
@@ -279,6 +283,8 @@ class Phase:
     `rates` are (pattern, multiplier) pairs over names such as "head/weight" or "layer.15/conv.weight": a parameter
     trains if one pattern matches it. Each trainable parameter is matched exactly once, every pattern matches
     something at or above `frontier`, and no multiplier is zero. `patience_epochs` 0 means no early stopping.
+    `stop` ends the phase after that many of its epochs and keeps the last weights; at 0 it ends by itself, and the
+    epoch with the lowest validation loss is kept.
     """
 
     epochs: int
@@ -288,13 +294,18 @@ class Phase:
     norm: Norm = "keep"
     warmup_frac: float = 0.0
     patience_epochs: int = 0
+    stop: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """The update rule. `lr` is multiplied by a phase's rates; `clip` bounds the gradient's norm, 0 means none."""
+    """The update rule. `lr` is multiplied by a phase's rates; `clip` bounds the gradient's norm, 0 means none.
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    "lbfgs" is for a head alone on features that do not change: it takes all rows at once, has no rate, and its
+    `weight_decay` is the L2 penalty on the mean loss of a row.
+    """
+
+    name: Literal["adamw", "sgd", "lbfgs"] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
@@ -315,7 +326,12 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What trains, how fast, when. The engine, the price, the cache, the report and resuming all read this alone."""
+    """What trains, how fast, when. The engine, the price, the cache, the report and resuming all read this alone.
+
+    `init` "plain" puts the modality's plain features (TF-IDF, pixels) in the backbone's place. `start` is how the head
+    begins: at zero, at the centroids of the classes, at the checkpoint's own labels, at the embedded names of the
+    classes, or at the cosine of a pair. `fold` "all" trains on the validation rows too.
+    """
 
     strategy: str
     phases: tuple[Phase, ...]
@@ -328,13 +344,22 @@ class Plan:
     regularise: tuple[tuple[str, float], ...] = ()
     batch: int = 32
     augment: Settings = ()
+    start: Start = "zero"
+    fold: Literal["train", "all"] = "train"
 
     @property
     def label(self) -> str:
-        """The plan in a few words: its strategy, and what sets it apart from others of it."""
+        """The plan in a few words: its strategy, and what sets it apart from others of it.
+
+        >>> Plan("full", (), (("lr", 1e-3), ("ratio", 0.1)), pooling="mean").label
+        'full lr 0.001 (mean)'
+        """
         knobs = dict(self.knobs)
-        told = [self.strategy] + ([f"depth {knobs['depth']}"] if "depth" in knobs else [])
-        return " ".join(told + ([f"({self.pooling})"] if self.pooling != "native" else []))
+        told = [self.strategy]
+        told += [str(knobs["by"])] if "by" in knobs else []
+        told += [f"{name} {knobs[name]:g}" for name in ("depth", "lr", "c") if name in knobs]
+        told += [f"({self.pooling})"] if self.pooling != "native" else []
+        return " ".join([*told, "and validation"] if self.fold == "all" else told)
 
     @property
     def trunk(self) -> int:
@@ -354,15 +379,6 @@ class Cost:
     disk_bytes: int | None = None
     kwh: float | None = None
     grams_co2: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A plan as advice: with its forecast and the reasons in words."""
-
-    plan: Plan
-    cost: Cost
-    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +413,7 @@ class BackboneCard:
     """The backbone in numbers; `fingerprint` covers weights, buffers, configuration and preprocessing.
 
     `poolings` are the ways to make features of it, the one that suits the checkpoint first; `norms` counts layers with
-    running statistics.
+    running statistics; `labels` are what the checkpoint's own head tells apart, in its order, empty where it has none.
     """
 
     name: str
@@ -407,6 +423,7 @@ class BackboneCard:
     norms: int
     poolings: tuple[Pooled, ...]
     notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -423,7 +440,11 @@ class BackboneCard:
 
 @dataclass(frozen=True, slots=True)
 class MachineCard:
-    """The machine and every choice that a clock or a probe made on it; a resumed run replays these."""
+    """The machine and every choice that a clock or a probe made on it; a resumed run replays these.
+
+    `forward_s` is what a row takes through the whole backbone, from its cell on; it decides nothing without a budget in
+    seconds.
+    """
 
     processor: str
     threads: int
@@ -434,11 +455,12 @@ class MachineCard:
     micro_batch: int
     versions: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    forward_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that advice may rest on: the cards, scores of quick probes, similarity and measured seconds per step."""
+    """All that advice may rest on: the cards, scores of quick probes, similarity and measured seconds."""
 
     data: DataCard
     backbone: BackboneCard
@@ -481,7 +503,11 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A plan that was run: scores, curve, cost, and where its predictions and weights lie (paths in the run)."""
+    """A plan that was run: scores, curve, cost, and where its predictions and weights lie (paths in the run).
+
+    `stopped` says why it was not run to its end. One that lost to another rate of its own strategy has no scores on
+    test, no predictions and no weights then; any other has those of its best epoch.
+    """
 
     plan: Plan
     seed: int
@@ -492,11 +518,17 @@ class Trial:
     snapshot: str
     notes: tuple[str, ...] = ()
     calibration: tuple[tuple[str, float], ...] = ()
+    stopped: str = ""
 
     @property
     def label(self) -> str:
         """The plan in a few words."""
         return self.plan.label
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can be chosen: it has predictions and weights."""
+        return bool(self.snapshot)
 
     def score(self, split: str) -> Score:
         """The deciding metric on `split`: the first that was recorded."""
@@ -582,6 +614,78 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """How much better the winner is than the trial at `trial`, paired on the same validation rows, 95 %.
+
+    `gain` is in the deciding metric, above 0 where the winner is better, `loss` what it saves of the loss of a row.
+    """
+
+    trial: int
+    gain: float
+    low: float
+    high: float
+    loss: float
+    loss_low: float
+    loss_high: float
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether one of the two intervals lies on one side of zero."""
+        return self.low > 0 or self.high < 0 or self.loss_low > 0 or self.loss_high < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A plan that was not run, and why."""
+
+    plan: Plan
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How a race spent its budget: seconds over all sittings, trials, epochs through the backbone, what was left out.
+
+    `rows` are (split, rows used of it): fewer than there are where the clock did not allow more.
+    """
+
+    budget: Budget
+    seconds: float
+    trials: int
+    epochs: int
+    rows: tuple[tuple[str, int], ...]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A test row that was answered wrongly: its cell as text or as a small JPEG in base64, the truth, the answer."""
+
+    id: str
+    text: str
+    picture: str
+    y: str
+    said: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the winner got right and wrong on the test split.
+
+    `confusion` counts rows, [truth][answer] in the order of `labels`; for sets of labels it has for each label the rows
+    [neither, only answered, only true, both]; for numbers it is empty and `numbers` holds (truth, answer) pairs.
+    """
+
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    examples: tuple[Example, ...]
+    numbers: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer: which plan, whether it may ship, the rule that decided and what speaks against it."""
 
@@ -592,6 +696,7 @@ class Verdict:
     baselines: tuple[Score, ...]
     findings: tuple[Finding, ...]
     fallback: str = ""
+    comparisons: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -678,6 +783,8 @@ class Options:
     long: Literal["cut", "ends", "windows"] = "cut"
     max_tokens: int = 0
     arch: str = ""
+    budget: Budget = Budget()
+    refit: Literal["train", "all"] = "train"
     precision: Literal["fp32", "auto"] = "fp32"
     cache: bool = True
     seed: int = 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from regraft import api, embedded
+from regraft import embedded, flow
 from regraft.embedded.digits import write_digits
 from regraft.waist import Options
 
@@ -24,7 +24,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("golden")
     digits = write_digits(place / "digits", 0)
     options = Options(str(digits), str(embedded.folder()), strategies=("probe", "partial"))
-    run = api.finish(api.steps(options, place / "runs"))
+    run = flow.finish(flow.steps(options, place / "runs"))
     body = json.loads((run.folder / "backbone.json").read_bytes())["record"]
     return {
         "stages": [[s["name"], s["params"], s["flops"], s["out_bytes"]] for s in body["poolings"][0]["stages"]],

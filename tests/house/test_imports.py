@@ -59,6 +59,9 @@ HELP = [
     ("adapt", "--strategy", "partial", "--help"),
     ("predict", "--help"),
     ("demo", "--help"),
+    ("runs", "ls", "--help"),
+    ("evaluate", "--help"),
+    ("config", "show"),
 ]
 
 

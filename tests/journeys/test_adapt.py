@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from regraft.kit import shelf
 from tests import places
 
 pytestmark = pytest.mark.timeout(1200)  # each command starts a process or two: slow where the machine is busy
@@ -52,11 +53,15 @@ def told(made: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def test_a_finished_run_is_read_as_one_object(home: Path) -> None:
     found = told(regraft(*probe("--json"), cwd=home))
-    assert list(found) == ["schema", "command", "ok", "run", "data", "trials", "verdict", "report", "next"]
+    parts = ["schema", "command", "ok", "run", "data", "trials", "verdict", "comparisons", "account", "report", "next"]
+    assert list(found) == parts
+    assert (found["account"]["trials"], found["account"]["skipped"]) == (1, []) and found["account"]["seconds"] > 0
+    assert found["verdict"]["rule"] == "the only plan that was run" and found["comparisons"] == []
     assert found["ok"] is True and found["command"] == "adapt"
     run = home / found["run"]
     assert found["run"].startswith("runs/data-model-") and len(found["run"].rsplit("-", 1)[1]) == 6
-    assert (home / found["report"]).read_text("utf-8").startswith("# data on model")
+    assert found["report"] == f"{found['run']}/report.html"
+    assert (run / "report.md").read_text("utf-8").startswith("# data on model")
     assert [row["split"] for row in found["trials"][0]["scores"]] == ["val"] * 3 + ["test"] * 3
     assert found["trials"][0]["cost"]["trainable"] == 16 * 3 + 3
     for name in (
@@ -64,6 +69,11 @@ def test_a_finished_run_is_read_as_one_object(home: Path) -> None:
         "data.json",
         "machine.json",
         "plans.json",
+        "trials.json",
+        "account.json",
+        "examined.json",
+        "clock.json",
+        "report.html",
         "splits.csv",
         "events.jsonl",
         "verdict.json",
@@ -148,7 +158,7 @@ print(run.verdict.decision, run.winner.score("test").n)
 def test_the_first_line_comes_before_torch(home: Path) -> None:
     script = """
 import sys
-from regraft.api import steps
+from regraft.flow import steps
 from regraft.waist import Options
 from pathlib import Path
 first = next(steps(Options("data", "model", strategies=("probe",)), Path("elsewhere")))
@@ -163,9 +173,14 @@ def test_dry_run_touches_nothing(home: Path) -> None:
     made = regraft("adapt", "data", "--model", "model", "--strategy", "partial", "--dry-run", cwd=home)
     assert "partial" in made.stdout
     assert sorted(home.rglob("*")) == before
-    plans = told(regraft("adapt", "data", "--model", "model", "--dry-run", "--json", cwd=home))["plans"]
-    assert [plan["plan"]["strategy"] for plan in plans] == ["probe", "partial", "scratch"]
-    assert plans[0]["trainable"] == 51 and plans[0]["frontier"] == 4
+    asked = [word for name in ("probe", "partial", "asis") for word in ("--strategy", name)]
+    plans = told(regraft("adapt", "data", "--model", "model", *asked, "--dry-run", "--json", cwd=home))["plans"]
+    assert [plan["plan"]["strategy"] for plan in plans] == ["probe", "partial", "asis"]
+    assert [plan["trainable"] for plan in plans][::2] == [51, 0] and plans[0]["frontier"] == 4
+    every = told(regraft("adapt", "data", "--model", "model", "--dry-run", "--json", cwd=home))["plans"]
+    assert {plan["plan"]["strategy"] for plan in every} == set(shelf.names("strategies"))
+    assert [plan["label"] for plan in every][:3] == ["scratch plain c 10", "scratch plain c 1", "asis centroids"]
+    assert sorted(home.rglob("*")) == before
 
 
 def test_a_bundle_is_a_model_to_adapt_further(home: Path) -> None:

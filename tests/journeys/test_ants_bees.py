@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from regraft import api
+from regraft import flow
 from regraft.waist import Options
 
 pytestmark = pytest.mark.timeout(1200)  # real work: a busy machine takes several times as long as a quiet one
@@ -33,9 +33,9 @@ def cache(place: Path) -> Iterator[None]:
         yield
 
 
-def run(shared: Path, place: Path, strategy: str, knobs: tuple[tuple[str, str], ...] = ()) -> api.Run:
+def run(shared: Path, place: Path, strategy: str, knobs: tuple[tuple[str, str], ...] = ()) -> flow.Run:
     options = Options(str(shared / DATA), str(shared / MODEL), strategies=(strategy,), knobs=knobs)
-    return api.finish(api.steps(options, place / "runs"))
+    return flow.finish(flow.steps(options, place / "runs"))
 
 
 def test_the_probe_is_as_good_as_sklearn_on_the_same_features(shared: Path, place: Path, cache: None) -> None:

@@ -20,16 +20,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from regraft.api import Model, find_provider, prepare
 from regraft.backbone import bundle as bundles
 from regraft.data.open import card, open_data
 from regraft.deliver import native, pack
+from regraft.deliver.model import Model
 from regraft.engine import freeze
 from regraft.engine.predict import sides
 from regraft.kit.store import Folder
 from regraft.planner import survey
+from regraft.planner.course import Course
 from regraft.planner.propose import propose
-from regraft.planner.race import Course
+from regraft.planner.request import find_provider, prepare
 from regraft.waist import BackboneCard, Data, Facts, Opening, Options, PhaseDone, Plan, Reading, Trial, plain
 from tests import checkpoints, places
 

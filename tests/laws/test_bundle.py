@@ -11,15 +11,24 @@ import torch
 from openings import ran
 from safetensors.torch import load_file, save_file
 
-from regraft.api import Model
 from regraft.deliver import native, pack
+from regraft.deliver.model import Model
 from regraft.errors import RegraftError
 from regraft.kit import shelf
-from regraft.planner.race import Course
+from regraft.planner.course import Course
 from regraft.waist import Bundle, Opening, Trial
 from tests import places
 
-SHORT = {"probe": {"epochs": 3}, "partial": {"epochs": 3, "norm": "update"}, "scratch": {"epochs": 2}}
+WAYS: list[tuple[str, dict[str, Any]]] = [
+    ("asis", {}),
+    ("full", {"epochs": 2, "norm": "update"}),
+    ("gradual", {"by": "lpft", "epochs": 1}),
+    ("layerwise", {"epochs": 2}),
+    ("partial", {"epochs": 3, "norm": "update"}),
+    ("probe", {"epochs": 3}),
+    ("scratch", {"by": "random", "epochs": 2}),
+]
+"""Every strategy on the shelf that has a network; scratch without one is further down."""
 TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("class", "classifier", "probe", {"pooling": "native"}),
     ("class", "encoder", "probe", {"pooling": "native"}),
@@ -63,14 +72,20 @@ def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]], *, exactly: 
             )
 
 
-@pytest.mark.parametrize("strategy", shelf.names("strategies"))
-def test_a_packed_graft_predicts_the_same(tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_strategy_is_left_out() -> None:
+    assert [name for name, _ in WAYS] == list(shelf.names("strategies"))
+
+
+@pytest.mark.parametrize(("strategy", "knobs"), WAYS, ids=told)
+def test_a_packed_graft_predicts_the_same(
+    tmp_path: Path, strategy: str, knobs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoModelForImageClassification
 
     monkeypatch.setattr(pack, "_self_test", lambda *_: None)  # journeys run it; here the parts are looked at
     monkeypatch.setenv("REGRAFT_THREADS", "1")
     course = places.course(tmp_path)
-    bundle, trial = packed(course, strategy, **SHORT.get(strategy, {}))
+    bundle, trial = packed(course, strategy, **knobs)
     place = course.folder.path / "bundle"
 
     answers = Model.load(place).predict([row.cell for row in course.data.test])
@@ -84,6 +99,23 @@ def test_a_packed_graft_predicts_the_same(tmp_path: Path, strategy: str, monkeyp
     assert torch.equal(logits, torch.tensor(bundle.golden))
     assert list(loaded.config.id2label.values()) == list(places.LABELS)
     assert not list(place.glob("*.bin"))
+
+
+@pytest.mark.parametrize("of", ["pictures", "class", "number", "multi", "pairs"])
+def test_a_plain_model_predicts_the_same_without_a_network(
+    tmp_path: Path, of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "_self_test", lambda *_: None)
+    monkeypatch.setenv("REGRAFT_THREADS", "1")
+    course = places.course(tmp_path) if of == "pictures" else places.text_course(tmp_path, of)
+    bundle, trial = packed(course, "scratch", by="plain")
+    place, cells = course.folder.path / "bundle", [row.cell for row in course.data.test]
+    wanted = course.task.answers(outputs_of(course, trial), dict(trial.calibration))
+    assert len({json.dumps(answer, sort_keys=True) for answer in wanted}) > len(wanted) // 2, "nothing was learned"
+    same(Model.load(place).predict(cells), wanted, exactly=False)
+    alone(course, bundle, trial)
+    same(opened(bundle.opening, place, cells), scores(wanted), exactly=False)
+    assert bundle.plan.init == "plain" and not list(place.glob("*.bin"))
 
 
 @pytest.mark.parametrize("case", TEXTS, ids=told)

@@ -7,20 +7,48 @@ from typing import Any
 
 import pytest
 
-from regraft import api
+from regraft import flow
 from regraft.kit import shelf
-from regraft.waist import Options, Reading
+from regraft.kit.store import record
+from regraft.planner.course import Course
+from regraft.waist import Budget, Options, Plan, Reading
 from tests import places
+
+KINDS = {
+    "asis": ["asis centroids"],
+    "full": ["full lr 0.001"],
+    "gradual": ["gradual lpft lr 0.001", "gradual unfreeze lr 0.001"],
+    "layerwise": ["layerwise lr 0.001"],
+    "partial": ["partial depth 2 lr 0.001"],
+    "probe": ["probe lr 0.001"],
+    "scratch": ["scratch plain c 10", "scratch random lr 0.002"],
+}
+"""What each strategy on the shelf runs on pictures without a budget: one rate of each kind."""
+
+
+def epochs(strategy: str) -> tuple[tuple[str, str], ...]:
+    """One epoch, for a strategy that has any."""
+    return () if strategy == "asis" else ((f"{strategy}.epochs", "1"),)
+
+
+def kept(course: Course, told: list[dict[str, Any]]) -> None:
+    """Run what was forecast: trials must train as many weights, from as deep, and be cached where it was said."""
+    for number, one in enumerate(told):
+        plan = record(Plan, one["plan"])
+        trial = places.finish(course, plan, number)
+        assert (one["label"], one["frontier"]) == (trial.label, trial.plan.trunk)
+        assert one["trainable"] == trial.cost.trainable, one["label"]
+        assert (one["trainable"] == 0) == (plan.strategy == "asis")
+        assert (one["cache_bytes"] > 0) == (trial.plan.trunk > 0)
 
 
 @pytest.mark.parametrize("strategy", shelf.names("strategies"))
 def test_trainable_parameters_are_known_before(tmp_path: Path, strategy: str) -> None:
     course = places.course(tmp_path)
-    options = Options(str(tmp_path / "data"), str(tmp_path / "model"), strategies=(strategy,))
-    (told,) = api.finish(api.forecast(options))
-    trial = places.finish(course, places.plan(course, strategy, epochs=1))
-    assert told["trainable"] == trial.cost.trainable > 0
-    assert told["frontier"] == trial.plan.trunk
+    asked = Options(str(tmp_path / "data"), str(tmp_path / "model"), strategies=(strategy,), knobs=epochs(strategy))
+    told = flow.finish(flow.forecast(asked))
+    assert [one["label"] for one in told] == KINDS[strategy]
+    kept(course, told)
 
 
 @pytest.mark.parametrize("pooling", ["native", "mean"])
@@ -30,19 +58,35 @@ def test_trainable_parameters_of_texts_are_known_for_both_poolings(
 ) -> None:
     course = places.text_course(tmp_path, of, network)
     strategies = shelf.names("strategies")
-    options = Options(
+    asked = Options(
         str(tmp_path / "data"),
         str(tmp_path / "model"),
         reading=Reading(task=places.TASKS[of]),
         strategies=strategies,
-        knobs=tuple(
-            (f"{name}.{knob}", value) for name in strategies for knob, value in (("pooling", pooling), ("epochs", "1"))
-        ),
+        knobs=tuple((f"{name}.pooling", pooling) for name in strategies)
+        + tuple(knob for name in strategies for knob in epochs(name)),
     )
-    told = api.finish(api.forecast(options))
-    assert len(told) == len(strategies)
-    for number, (strategy, one) in enumerate(zip(strategies, told, strict=True)):
-        trial = places.finish(course, places.plan(course, strategy, epochs=1, pooling=pooling), number)
-        assert one["trainable"] == trial.cost.trainable > 0, strategy
-        assert (one["frontier"], one["plan"]["pooling"]) == (trial.plan.trunk, pooling)
-        assert (one["cache_bytes"] > 0) == (trial.plan.trunk > 0)
+    told = flow.finish(flow.forecast(asked))
+    poolings = {one["plan"]["pooling"] for one in told if one["plan"]["init"] != "plain"}
+    assert poolings == {pooling}
+    ran = {one["plan"]["strategy"] for one in told}
+    lacking = (of, pooling) in {("class", "native"), ("pairs", "native")}
+    assert set(strategies) - ran <= ({"asis"} if lacking else set())
+    kept(course, told)
+
+
+def test_a_race_is_forecast_with_every_rate(tmp_path: Path) -> None:
+    """Without a strategy all are proposed, each rate of each kind; any rate trains the same number of weights."""
+    course = places.course(tmp_path)
+    asked = Options(str(tmp_path / "data"), str(tmp_path / "model"))
+    told = flow.finish(flow.forecast(asked))
+    labels = [one["label"] for one in told]
+    assert labels[:3] == ["scratch plain c 10", "scratch plain c 1", "asis centroids"]
+    assert {one for some in KINDS.values() for one in some} < set(labels) and len(labels) == len(set(labels))
+    budgeted = Options(asked.data, asked.model, budget=Budget(trials=4))
+    assert [one["label"] for one in flow.finish(flow.forecast(budgeted))] == labels, "what is left out is seen later"
+    assert not (tmp_path / "runs").exists() and not course.folder.path.exists(), "nothing is written"
+    numbers: dict[str, set[int]] = {}
+    for one in told:
+        numbers.setdefault(one["label"].split(" lr ")[0].split(" c ")[0], set()).add(one["trainable"])
+    assert {len(some) for some in numbers.values()} == {1}

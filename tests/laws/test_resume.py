@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from regraft.waist import Finished, Step
+from regraft.waist import Finished, Plan, Step
 from tests import places
 
 PLANS = [
     ("probe", {"epochs": 3, "batch": 9}),
     ("partial", {"depth": 2, "epochs": 3, "batch": 9, "norm": "update", "smoothing": 0.1}),
-    ("scratch", {"epochs": 2, "batch": 9}),
+    ("full", {"epochs": 2, "batch": 9, "norm": "update"}),
+    ("layerwise", {"epochs": 2, "batch": 9, "optimizer": "sgd"}),
+    ("gradual", {"by": "lpft", "epochs": 2, "batch": 14}),
+    ("scratch", {"by": "random", "epochs": 2, "batch": 9}),
+    ("scratch", {"by": "plain"}),
 ]
+HEAD_EPOCHS = 3
+
+
+def short(plan: Plan) -> Plan:
+    """A plan of several phases with few epochs of its first one, the head's, which has a number of its own."""
+    first, *rest = plan.phases
+    return dataclasses.replace(plan, phases=(dataclasses.replace(first, epochs=HEAD_EPOCHS), *rest)) if rest else plan
 
 
 @pytest.mark.parametrize(("strategy", "knobs"), PLANS, ids=lambda v: v if isinstance(v, str) else "")
 def test_stopped_at_every_step(tmp_path: Path, strategy: str, knobs: dict[str, object]) -> None:
     whole = places.course(tmp_path, run="whole")
-    chosen = places.plan(whole, strategy, **knobs)
+    chosen = short(places.plan(whole, strategy, **knobs))
+    assert len(chosen.phases) == (2 if strategy == "gradual" else 1)
     steps = sum(isinstance(event, Step) for event in whole.trial(0, chosen))
     wanted = next(e.trial for e in whole.trial(0, chosen) if isinstance(e, Finished))
     for stop in range(1, steps + 1):
@@ -39,6 +52,22 @@ def test_stopped_at_every_step(tmp_path: Path, strategy: str, knobs: dict[str, o
         trial = places.finish(again, chosen)
         assert places.weights(again, trial) == places.weights(whole, wanted)
         assert trial.curve == wanted.curve and trial.scores == wanted.scores
+
+
+def test_what_takes_no_step_is_stopped_before_and_after_it(tmp_path: Path) -> None:
+    whole = places.course(tmp_path, run="whole")
+    chosen = places.plan(whole, "asis")
+    events = len(list(whole.trial(0, chosen)))
+    wanted = places.finish(whole, chosen)
+    for stop in range(1, events + 1):
+        course = places.course(tmp_path, run=f"stopped-{stop}")
+        work = course.trial(0, chosen)
+        for _, _ in zip(range(stop), work, strict=False):
+            pass
+        work.close()
+        again = places.course(tmp_path, run=f"stopped-{stop}")
+        trial = places.finish(again, chosen)
+        assert places.weights(again, trial) == places.weights(whole, wanted) and trial.scores == wanted.scores
 
 
 def test_texts_stopped_at_every_step(tmp_path: Path) -> None:

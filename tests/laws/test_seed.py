@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,20 +13,46 @@ from regraft.planner import survey
 from regraft.waist import MachineCard
 from tests import places
 
-SHORT = {"probe": {"epochs": 2, "batch": 8}, "partial": {"epochs": 2, "batch": 8}, "scratch": {"epochs": 1, "batch": 8}}
+SHORT: dict[str, dict[str, Any]] = {
+    "full": {"epochs": 1, "batch": 8},
+    "gradual": {"by": "lpft", "epochs": 1, "batch": 8},
+    "layerwise": {"epochs": 1, "batch": 8},
+    "partial": {"epochs": 2, "batch": 8},
+    "probe": {"epochs": 2, "batch": 8},
+    "scratch": {"by": "random", "epochs": 1, "batch": 8},
+}
+STILL: list[tuple[str, dict[str, Any]]] = [("asis", {}), ("scratch", {"by": "plain"})]
+"""Plans in which nothing is drawn at random."""
 
 
-@pytest.mark.parametrize("strategy", shelf.names("strategies"))
+def test_no_strategy_is_left_out() -> None:
+    assert sorted({*SHORT, *(name for name, _ in STILL)}) == list(shelf.names("strategies"))
+
+
+@pytest.mark.parametrize("strategy", SHORT)
 def test_the_seed_decides(tmp_path: Path, strategy: str) -> None:
     found = []
     for run, seed in (("a", 0), ("b", 0), ("c", 1)):
         course = places.course(tmp_path, run=run, seed=seed)
-        trial = places.finish(course, places.plan(course, strategy, **SHORT.get(strategy, {})))
+        trial = places.finish(course, places.plan(course, strategy, **SHORT[strategy]))
         found.append(places.weights(course, trial))
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize("strategy", ["probe", "partial", "scratch"])
+@pytest.mark.parametrize(("strategy", "knobs"), STILL, ids=str)
+@pytest.mark.parametrize("of", ["pictures", "texts"])
+def test_where_nothing_is_drawn_every_seed_ends_the_same(
+    tmp_path: Path, strategy: str, knobs: dict[str, Any], of: str
+) -> None:
+    found = []
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        course = (places.course if of == "pictures" else places.text_course)(tmp_path, run=run, seed=seed)
+        trial = places.finish(course, places.plan(course, strategy, **knobs))
+        found.append((places.weights(course, trial), (course.folder.path / trial.predictions).read_bytes()))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("strategy", SHORT)
 def test_the_seed_decides_for_texts(tmp_path: Path, strategy: str) -> None:
     """With dropout in the trained stages, batches of three sizes, and a pooler that the checkpoint lacks."""
     found = []

@@ -23,7 +23,7 @@ from regraft.engine.predict import Graft, outputs
 from regraft.engine.snapshot import Keeper
 from regraft.errors import DataError, UsageError
 from regraft.kit.meter import Meter
-from regraft.planner.race import Course
+from regraft.planner.course import Course
 from regraft.waist import Event, Insert, Loss, Optimizer, Phase, PhaseDone, Plan, Scored, Step
 from tests import places
 

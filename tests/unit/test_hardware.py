@@ -91,3 +91,22 @@ def test_the_processor_is_named_with_its_instructions() -> None:
 
 def test_the_gain_of_bfloat16_is_a_ratio() -> None:
     assert 0 < hardware.bf16_gain() < 1000
+
+
+def test_hub_folders_follow_the_variables_of_the_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    home = Path(os.environ["XDG_CACHE_HOME"])
+    usual = dict(hardware.hub_folders())
+    assert usual == {"huggingface": home / "huggingface" / "hub", "torch": home / "torch" / "hub" / "checkpoints"}
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "face"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert dict(hardware.hub_folders())["huggingface"] == tmp_path / "face" / "hub"
+    assert dict(hardware.hub_folders())["torch"] == tmp_path / "torch" / "hub" / "checkpoints"
+    monkeypatch.setenv("HF_HUB_CACHE", "~/elsewhere")
+    assert dict(hardware.hub_folders())["huggingface"] == Path.home() / "elsewhere"
+
+
+def test_free_room_is_that_of_the_disk_a_place_would_lie_on(tmp_path: Path) -> None:
+    assert hardware.free_bytes(tmp_path / "not" / "yet") == pytest.approx(hardware.free_bytes(tmp_path), rel=0.1)
+    assert hardware.free_bytes(Path("relative")) > 0

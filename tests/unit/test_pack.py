@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from openings import ran
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from regraft.backbone import bundle as bundles
 from regraft.backbone.view import View
 from regraft.deliver import native, pack
 from regraft.errors import RegraftError
 from regraft.kit.store import Folder
-from regraft.planner.race import Course
+from regraft.planner.course import Course
 from regraft.waist import Bundle, Data, Opening, Row, Target, Trial
 from tests import places
 
@@ -102,6 +102,44 @@ def test_a_bundle_is_whole_and_the_link_names_it(made: tuple[Course, Trial], mon
     assert wanted.target.labels == places.LABELS and wanted.base == "net" and len(wanted.golden) == wanted.micro_batch
     assert wanted.opening.use in (run / "bundle" / "README.md").read_text("utf-8")
     assert (wanted.columns, wanted.calibration, wanted.provider) == ((), (), "transformers")
+
+
+def test_a_bundle_on_the_way_is_read_back_by_us_alone(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others still run, no process is started for the model that leads; what is shipped at last is tried."""
+    course, trial = made
+    run, calls = course.folder.path, []
+    monkeypatch.setattr(native, "run", lambda *given: calls.append(given) or here(*given))
+    first = pack.pack(course, trial, "net", tried=False)
+    assert not calls and bundles.read(run / "bundle") == first
+    assert {n for n, _ in first.files} == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    last = pack.pack(course, trial, "net")
+    assert len(calls) == 1 and {p.name for p in run.iterdir()} == {"bundle", "bundle-2"}
+    assert last == first, "the record does not say when it was packed"
+
+
+@pytest.mark.parametrize("tried", [True, False])
+def test_a_bundle_whose_weights_are_others_is_not_shipped(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch, tried: bool
+) -> None:
+    course, trial = made
+    original = View.export
+
+    def export(self: View, head: torch.nn.Module, target: Target, folder: str) -> Opening:
+        opening = original(self, head, target, folder)
+        held = load_file(f"{folder}/model.safetensors")
+        held["classifier.1.bias"] += 0.5
+        save_file(held, f"{folder}/model.safetensors", {"format": "pt"})
+        return opening
+
+    monkeypatch.setattr(View, "export", export)
+    monkeypatch.setattr(native, "run", here)
+    with pytest.raises(
+        RegraftError, match=r"opened by regraft, predicts something else .* saw: outputs differ by 0\.5"
+    ):
+        pack.pack(course, trial, "net", tried)
+    assert list(course.folder.path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("of", "pooling"), [("pairs", "mean"), ("number", "native"), ("multi", "mean")])

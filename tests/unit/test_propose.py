@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from regraft.errors import UsageError
-from regraft.planner.propose import check_knobs, knobs_of, make_knobs, propose
-from regraft.waist import BackboneCard, DataCard, Facts, InputSpec, MachineCard, Pooled, Stage, Target
+from regraft.kit import shelf
+from regraft.planner.propose import check_knobs, effort, knobs_of, make_knobs, propose
+from regraft.waist import BackboneCard, DataCard, Facts, InputSpec, MachineCard, Plan, Pooled, Stage, Target
 
 STAGES = tuple(
     Stage(name, name, params, 100, 64) for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
 )
 
-
+TUNED = ("full", "gradual", "layerwise", "partial", "probe", "scratch")
+"""Strategies that take gradient steps; asis is the one that takes none."""
 MEAN = Pooled("mean", STAGES[:2], 5, 0)
 LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
 
@@ -33,6 +35,13 @@ def facts(rows: int = 100, glue: int = 0, poolings: tuple[Pooled, ...] = ()) -> 
     return Facts(data, body, MachineCard("cpu", 1, 10**9, "cpu", "float32", "exact", 8))
 
 
+def tuned(strategy: str, given: Facts, more: list[tuple[str, str]] | None = None) -> Plan:
+    """The strategy's one plan that goes through the network: not the plain one of scratch, one way of gradual."""
+    way = {"scratch": [("scratch.by", "random")], "gradual": [("gradual.by", "lpft")]}.get(strategy, [])
+    (plan,) = propose(given, [strategy], [*way, *(more or [])])
+    return plan
+
+
 def knobs(**given: Any) -> list[tuple[str, str]]:
     return [(name.replace("__", "."), str(value)) for name, value in given.items()]
 
@@ -41,7 +50,48 @@ def knobs(**given: Any) -> list[tuple[str, str]]:
 
 
 def test_each_strategy_proposes_in_turn() -> None:
-    assert [plan.strategy for plan in propose(facts(), ["scratch", "probe"], [])] == ["scratch", "probe"]
+    plans = propose(facts(), ["scratch", "probe"], [])
+    assert [(plan.strategy, plan.init) for plan in plans] == [
+        ("scratch", "plain"),
+        ("scratch", "random"),
+        ("probe", "pretrained"),
+    ]
+
+
+def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
+    plans = propose(facts(), shelf.names("strategies"), [])
+    told = [plan.label for plan in plans]
+    assert told == [
+        "asis centroids",
+        "full lr 0.001",
+        "gradual lpft lr 0.001",
+        "gradual unfreeze lr 0.001",
+        "layerwise lr 0.001",
+        "partial depth 2 lr 0.001",
+        "probe lr 0.001",
+        "scratch plain c 10",
+        "scratch random lr 0.002",
+    ]
+
+
+def test_a_race_has_every_rate_and_the_cheapest_kinds_first() -> None:
+    plans = propose(facts(), shelf.names("strategies"), [], raced=True)
+    assert [(plan.init, plan.phases[0].epochs) for plan in plans[:3]] == [("plain", 1), ("plain", 1), ("pretrained", 0)]
+    assert {plan.init for plan in plans[-2:]} == {"random"}, "random starts come last"
+    efforts = [effort(plan, facts()) for plan in plans]
+    assert efforts == sorted(efforts)
+    once = propose(facts(), shelf.names("strategies"), [])
+    assert set(once) < set(plans), "the first rate of each kind is the one that runs without a race"
+    rates = {plan.optimizer.lr for plan in plans if plan.strategy == "full"}
+    assert rates == {1e-3, 3e-4, 3e-3}
+
+
+@pytest.mark.parametrize("strategy", TUNED)
+def test_a_rate_that_is_asked_for_is_the_only_one(strategy: str) -> None:
+    plans = propose(facts(), [strategy], [(f"{strategy}.lr", "0.02")], raced=True)
+    assert {plan.optimizer.lr for plan in plans if plan.init != "plain"} == {0.02}
+    kinds = propose(facts(), [strategy], [(f"{strategy}.lr", "0.02")])
+    assert set(kinds) <= set(plans)
 
 
 def test_knobs_reach_their_strategy_alone() -> None:
@@ -55,11 +105,28 @@ def test_a_strategy_of_somebody_else_is_asked_by_its_last_name() -> None:
     assert plan.phases[0].epochs == 3
 
 
-@pytest.mark.parametrize("strategy", ["probe", "partial", "scratch"])
+@pytest.mark.parametrize("strategy", TUNED)
 def test_knobs_have_types_and_defaults(strategy: str) -> None:
     found = knobs_of(strategy)
     assert found["lr"][0] is float and found["epochs"][0] is int and found["batch"] == (int, 32)
     assert make_knobs(strategy, {}).batch == 32
+
+
+def test_what_takes_no_step_has_no_knobs_of_steps() -> None:
+    assert set(knobs_of("asis")) == {"by", "pooling"}
+    with pytest.raises(UsageError, match=r"saw: 'asis\.epochs' · allowed: asis\.by, asis\.pooling"):
+        propose(facts(), ["asis"], knobs(asis__epochs=1))
+
+
+@pytest.mark.parametrize("strategy", TUNED)
+def test_steps_have_the_same_knobs_everywhere(strategy: str) -> None:
+    asked = {"lr": 0.5, "epochs": 7, "batch": 5, "schedule": "linear", "patience": 3}
+    asked |= {"optimizer": "sgd", "momentum": 0.5, "decay": 0.125, "clip": 0.0, "smoothing": 0.25, "warmup": 0.5}
+    plan = tuned(strategy, facts(), [(f"{strategy}.{name}", str(value)) for name, value in asked.items()])
+    rule, phase = plan.optimizer, plan.phases[-1]
+    assert (rule.name, rule.lr, rule.momentum, rule.weight_decay, rule.clip) == ("sgd", 0.5, 0.5, 0.125, 0.0)
+    assert (plan.batch, plan.loss.smoothing) == (5, 0.25)
+    assert (phase.epochs, phase.schedule, phase.patience_epochs, phase.warmup_frac) == (7, "linear", 3, 0.5)
 
 
 # ---------------------------------------------------------------- refusals
@@ -70,7 +137,7 @@ def test_knobs_have_types_and_defaults(strategy: str) -> None:
     [
         ("partial.depth", "two", "valid integer", "2"),
         ("partial.depth", "1.5", "valid integer", "2"),
-        ("partial.lr", "fast", "valid number", "0.001"),
+        ("partial.lr", "fast", "valid number", "0.0"),
         ("partial.norm", "kept", "'auto', 'keep' or 'update'", "auto"),
     ],
 )
@@ -87,7 +154,13 @@ def test_a_value_of_the_wrong_kind_is_refused(knob: str, value: str, allowed: st
     [
         ("probe.batch", "0"),
         ("probe.batch", "-3"),
-        ("probe.epochs", "0"),
+        ("probe.epochs", "-1"),
+        ("probe.patience", "-1"),
+        ("full.momentum", "1"),
+        ("full.decay", "-0.1"),
+        ("layerwise.fall", "0"),
+        ("gradual.clip", "nan"),
+        ("scratch.c", "-1"),
         ("probe.lr", "nan"),
         ("probe.lr", "inf"),
         ("probe.lr", "-1"),
@@ -114,7 +187,7 @@ def test_an_unknown_knob_gets_the_nearest() -> None:
 
 def test_a_knob_of_a_strategy_that_was_not_asked_for_is_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.batch, probe\.epochs, probe\.lr, probe\.pool"
+        UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.batch, probe\.clip, .*, probe\.lr, .*, probe\.pool"
     ):
         check_knobs(["probe"], [("partial.depth", "1")])
 
@@ -154,8 +227,51 @@ def test_few_rows_or_small_batches_keep_statistics(rows: int, batch: int, norm: 
     assert plan.phases[0].norm == wanted
 
 
+@pytest.mark.parametrize("strategy", ["full", "layerwise", "gradual"])
+def test_few_rows_keep_statistics_whatever_trains_all(strategy: str) -> None:
+    assert tuned(strategy, facts(4999)).phases[-1].norm == "keep"
+    assert tuned(strategy, facts(5000)).phases[-1].norm == "update"
+
+
+def test_full_trains_everything_at_a_share_of_the_head_s_rate() -> None:
+    plan = tuned("full", facts(glue=5))
+    assert plan.trunk == 0
+    assert dict(plan.phases[0].rates) == {"head/*": 1.0} | dict.fromkeys(("stem/*", "one/*", "two/*", "glue/*"), 0.1)
+
+
+def test_layerwise_rates_fall_from_the_top() -> None:
+    rates = dict(tuned("layerwise", facts(), knobs(layerwise__ratio=0.5, layerwise__fall=0.5)).phases[0].rates)
+    assert rates == {"head/*": 1.0, "stem/*": 0.0625, "one/*": 0.125, "two/*": 0.5}
+
+
+def test_gradual_goes_down_from_a_head_on_top() -> None:
+    lpft, unfreeze = propose(facts(), ["gradual"], [])
+    assert [phase.frontier for phase in lpft.phases] == [4, 0]
+    assert [phase.frontier for phase in unfreeze.phases] == [4, 2, 1, 0]
+    assert all(phase.rates == (("head/*", 1.0),) for phase in (lpft.phases[0], unfreeze.phases[0]))
+    (flat,) = propose(facts(), ["gradual"], knobs(gradual__by="unfreeze", gradual__groups=99))
+    assert [phase.frontier for phase in flat.phases] == [4, 3, 2, 1, 0], "no more groups than stages"
+
+
+def test_asis_trains_nothing() -> None:
+    (plan,) = propose(facts(), ["asis"], [])
+    assert plan.phases[0].epochs == 0 and plan.trunk == len(STAGES) and plan.start == "centroids"
+    with pytest.raises(UsageError, match=r"cannot answer this as it is .* saw: --asis.by names · allowed: centroids"):
+        propose(facts(), ["asis"], knobs(asis__by="names"))
+    assert propose(facts(poolings=(LACKING,)), ["asis"], []) == [], "weights that were never trained answer nothing"
+
+
+def test_scratch_without_a_network_fits_a_head_alone() -> None:
+    (plan,) = propose(facts(), ["scratch"], knobs(scratch__by="plain"))
+    assert (plan.init, plan.optimizer.name, plan.trunk, len(plan.phases)) == ("plain", "lbfgs", 0, 1)
+    both = propose(facts(), ["scratch"], knobs(scratch__by="plain"), raced=True)
+    assert [dict(plan.knobs)["c"] for plan in both] == [10.0, 1.0]
+    (asked,) = propose(facts(), ["scratch"], knobs(scratch__by="plain", scratch__c=3), raced=True)
+    assert asked.label == "scratch plain c 3"
+
+
 def test_scratch_trains_all_from_a_random_start() -> None:
-    (plan,) = propose(facts(), ["scratch"], [])
+    plan = tuned("scratch", facts())
     assert plan.init == "random" and plan.trunk == 0 and plan.phases[0].rates == (("*", 1.0),)
 
 
@@ -165,8 +281,11 @@ def test_scratch_trains_all_from_a_random_start() -> None:
 @pytest.mark.parametrize("weigh", [True, False])
 def test_rows_are_weighed_in_every_plan_or_none(weigh: bool) -> None:
     plans = propose(facts(), ["probe", "partial", "scratch"], knobs(partial__smoothing=0.1), weigh)
-    assert [plan.loss.balance for plan in plans] == [weigh] * 3
-    assert [plan.loss.smoothing for plan in plans] == [0.0, 0.1, 0.0]
+    assert [plan.loss.balance for plan in plans] == [weigh] * 4
+    assert [(plan.label, plan.loss.smoothing) for plan in plans if plan.loss.smoothing] == [
+        ("partial depth 2 lr 0.001", 0.1)
+    ]
+    assert {plan.loss.balance for plan in propose(facts(), shelf.names("strategies"), [], weigh)} == {weigh}
     assert [plan.loss.balance for plan in propose(facts(), ["probe"], [])] == [False]
 
 
@@ -174,19 +293,19 @@ def test_the_probe_tries_every_pooling_and_the_others_the_one_that_suits() -> No
     both = facts(poolings=(MEAN, LACKING))
     plans = propose(both, ["probe", "partial", "scratch"], knobs(partial__depth=1))
     assert [(plan.label, plan.pooling) for plan in plans] == [
-        ("probe (mean)", "mean"),
-        ("probe", "native"),
-        ("partial depth 1 (mean)", "mean"),
-        ("scratch (mean)", "mean"),
+        ("probe lr 0.001 (mean)", "mean"),
+        ("probe lr 0.001", "native"),
+        ("partial depth 1 lr 0.001 (mean)", "mean"),
+        ("scratch plain c 10", "native"),
+        ("scratch random lr 0.002 (mean)", "mean"),
     ]
-    assert [plan.trunk for plan in plans] == [2, 3, 1, 0], "stages are counted in the plan's own pooling"
+    assert [plan.trunk for plan in plans] == [2, 3, 1, 0, 0], "stages are counted in the plan's own pooling"
 
 
-@pytest.mark.parametrize("strategy", ["probe", "partial", "scratch"])
+@pytest.mark.parametrize("strategy", TUNED)
 def test_a_pooling_that_is_asked_for_is_taken(strategy: str) -> None:
     both = facts(poolings=(MEAN, LACKING))
-    (plan,) = propose(both, [strategy], [(f"{strategy}.pooling", "native")])
-    assert plan.pooling == "native"
+    assert tuned(strategy, both, [(f"{strategy}.pooling", "native")]).pooling == "native"
     with pytest.raises(UsageError) as caught:
         propose(facts(), [strategy], [(f"{strategy}.pooling", "mean")])
     assert caught.value.what == "there is no pooling of this backbone of that name"

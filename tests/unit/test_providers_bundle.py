@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from regraft.api import Model, find_provider
 from regraft.backbone import bundle as bundles
 from regraft.deliver import pack
+from regraft.deliver.model import Model
 from regraft.kit import shelf
-from regraft.planner.race import Course
+from regraft.planner.course import Course
+from regraft.planner.request import find_provider
 from regraft.providers import bundle as provider
 from regraft.waist import Trial
 from tests import places
@@ -37,6 +38,7 @@ def test_a_bundle_is_opened_with_the_head_it_was_packed_with(tmp_path: Path, of:
     head = course.task.fold(graft.head)
     assert isinstance(view.native, nn.Linear) and isinstance(head, nn.Linear)
     assert torch.equal(view.native.weight, head.weight) and torch.equal(view.native.bias, head.bias)
+    assert view.labels == course.data.target.labels, "those of the record; a number has none"
     batch = shelf.find("modalities", "text").noise(view.inputs, 4, 0)
     with torch.no_grad():
         torch.testing.assert_close(view.pooled(trial.plan.pooling).run(batch), graft.view.run(batch))  # type: ignore[arg-type]

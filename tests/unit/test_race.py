@@ -1,242 +1,143 @@
-"""Picking: validation decides, the cheapest plan wins unless it is clearly beaten, test rows are never looked at."""
+"""A race: the same on every run, whole after any stop, losers ended early, everything that was left out named."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
-from regraft.kit import durable
 from regraft.kit.store import Folder
-from regraft.planner.race import Course, pick, samples
-from regraft.tasks import classify, regress
-from regraft.waist import Cost, Data, Filled, Phase, Plan, Row, Said, Target, Trial
+from regraft.planner import survey
+from regraft.planner.clock import Clock
+from regraft.planner.course import Course
+from regraft.planner.propose import propose
+from regraft.planner.race import Race
+from regraft.waist import Account, Budget, Facts, Finished, Plan, Said, Trial
 from tests import places
 
-TARGET = Target("label", "class", ("a", "b"), (1, 1))
-TASK = classify.make(TARGET)
-N = 200
-ROWS = [Row(f"{i}", None, "ab"[i % 2], "", str(i)) for i in range(N)]
-DATA = Data("d", "image", TARGET, (), ROWS, (), "f")
-
-
-def trial(folder: Path, name: str, wrong: Sequence[int], trainable: int, seconds: float = 1.0) -> Trial:
-    """A finished trial whose predictions on validation are right but for the rows `wrong`."""
-    y = np.arange(N) % 2
-    pred = np.where(np.isin(np.arange(N), wrong), 1 - y, y)
-    logits = np.eye(2, dtype=np.float32)[pred]
-    durable.write(folder / f"{name}.safetensors", save({"val": logits, "test": np.full((5, 2), np.nan, np.float32)}))
-    plan = Plan(name, (Phase(1, 0, (("*", 1.0),)),))
-    return Trial(plan, 0, (), (), Cost(seconds, trainable), f"{name}.safetensors", "")
-
-
-def chosen(folder: Path, *trials: Trial) -> tuple[str, str]:
-    number, rule = pick(trials, TASK, DATA, folder, 0)
-    return trials[number].plan.strategy, rule
-
-
-def test_one_plan_alone_is_picked(tmp_path: Path) -> None:
-    assert chosen(tmp_path, trial(tmp_path, "probe", range(50), 3)) == ("probe", "the only plan that was run")
-
-
-def test_the_cheapest_wins_where_the_gain_may_be_luck(tmp_path: Path) -> None:
-    dear, cheap = trial(tmp_path, "partial", range(20), 900), trial(tmp_path, "probe", range(15, 37), 3)
-    for order in ((dear, cheap), (cheap, dear)):
-        name, rule = chosen(tmp_path, *order)
-        assert name == "probe"
-        assert rule.startswith("probe trains fewer weights than partial, which gains +0.010 [-0.")
-        assert rule.endswith("accuracy over it on 200 validation rows: not significant")
-
-
-def test_a_clearly_better_plan_wins(tmp_path: Path) -> None:
-    dear, cheap = trial(tmp_path, "partial", range(20), 900), trial(tmp_path, "probe", range(60), 3)
-    assert chosen(tmp_path, cheap, dear) == ("partial", "partial has the best accuracy on 200 validation rows")
-
-
-def test_the_cheapest_of_those_that_are_not_beaten_wins(tmp_path: Path) -> None:
-    trials = [
-        trial(tmp_path, "probe", range(80), 3),
-        trial(tmp_path, "partial", range(21), 90),
-        trial(tmp_path, "full", range(20), 900),
-    ]
-    assert chosen(tmp_path, *trials)[0] == "partial"
-
-
-def test_a_cheap_leader_wins_outright(tmp_path: Path) -> None:
-    trials = [trial(tmp_path, "probe", range(5), 3), trial(tmp_path, "partial", range(6), 900)]
-    assert chosen(tmp_path, *trials) == ("probe", "probe has the best accuracy on 200 validation rows")
-
-
-def test_of_equal_plans_the_cheapest_wins(tmp_path: Path) -> None:
-    trials = [trial(tmp_path, "partial", range(9), 900, seconds=1), trial(tmp_path, "probe", range(9), 3, seconds=2)]
-    name, rule = chosen(tmp_path, *trials)
-    assert (name, rule) == (
-        "probe",
-        "partial and probe are equal on 200 validation rows, and probe trains the fewest weights of these",
-    )
-
-
-def test_the_pick_follows_its_seed_and_nothing_else(tmp_path: Path) -> None:
-    trials = [trial(tmp_path, "probe", range(25), 3), trial(tmp_path, "partial", range(20), 900)]
-    assert pick(trials, TASK, DATA, tmp_path, 4) == pick(trials, TASK, DATA, tmp_path, 4)
-
-
-def test_test_rows_are_never_read(tmp_path: Path) -> None:
-    trials = [trial(tmp_path, "probe", range(60), 3), trial(tmp_path, "partial", range(20), 900)]
-    before = chosen(tmp_path, *trials)
-    for name, wrong in (("probe", range(60)), ("partial", range(20))):
-        y = np.arange(N) % 2
-        pred = np.where(np.isin(np.arange(N), wrong), 1 - y, y)
-        durable.write(tmp_path / f"{name}.safetensors", save({"val": np.eye(2, dtype=np.float32)[pred]}))
-    assert chosen(tmp_path, *trials) == before
-
-
-def test_of_plans_of_one_cost_the_better_wins(tmp_path: Path) -> None:
-    """However little better: there is nothing to save."""
-    trials = [trial(tmp_path, "mean", range(10, 32), 90), trial(tmp_path, "native", range(20), 90)]
-    for order in (trials, trials[::-1]):
-        assert chosen(tmp_path, *order) == ("native", "native has the best accuracy on 200 validation rows")
-
-
-def test_of_equal_plans_of_one_cost_the_first_wins(tmp_path: Path) -> None:
-    trials = [trial(tmp_path, "mean", range(20), 90), trial(tmp_path, "native", range(20), 90)]
-    assert chosen(tmp_path, *trials)[0] == "mean" and chosen(tmp_path, *trials[::-1])[0] == "native"
-
-
-def test_of_cheaper_plans_of_one_cost_the_better_wins(tmp_path: Path) -> None:
-    """Two probes that differ in pooling alone beside a dear plan that beats neither."""
-    trials = [
-        trial(tmp_path, "mean", range(10, 35), 90),
-        trial(tmp_path, "native", range(9, 30), 90),
-        trial(tmp_path, "partial", range(20), 900),
-    ]
-    assert chosen(tmp_path, *trials)[0] == "native"
-
-
-def test_a_head_without_a_bias_is_no_cheaper_plan(tmp_path: Path) -> None:
-    trials = [trial(tmp_path, "mean", range(20), 130), trial(tmp_path, "native", range(21), 128)]
-    assert chosen(tmp_path, *trials) == ("mean", "mean has the best accuracy on 200 validation rows")
-
-
-NUMBER = Target("age", "number", centre=3.0, spread=2.0)
-AGES = [float(i % 7) for i in range(N)]
-
-
-def errors(folder: Path, name: str, off: float, trainable: int) -> Trial:
-    """A finished trial that misses every age on validation, by `off` on average."""
-    made = np.array(AGES, np.float32) + np.random.default_rng(trainable).normal(0, off, N).astype(np.float32)
-    durable.write(folder / f"{name}.safetensors", save({"val": made[:, None]}))
-    plan = Plan(name, (Phase(1, 0, (("*", 1.0),)),))
-    return Trial(plan, 0, (), (), Cost(1.0, trainable), f"{name}.safetensors", "")
-
-
-def test_where_lower_is_better_the_smallest_error_leads(tmp_path: Path) -> None:
-    data = dataclasses.replace(DATA, target=NUMBER, val=[Row(f"{i}", None, y, "", "") for i, y in enumerate(AGES)])
-    task = regress.make(NUMBER)
-    assert task.metrics[0].better == "lower"
-    far, near, dear = (
-        errors(tmp_path, "far", 3.0, 3),
-        errors(tmp_path, "near", 1.0, 90),
-        errors(tmp_path, "d", 0.98, 900),
-    )
-    assert pick([far, near], task, data, tmp_path, 0) == (1, "near has the best rmse on 200 validation rows")
-    number, rule = pick([far, near, dear], task, data, tmp_path, 0)
-    if number == 1:
-        assert rule.startswith("near trains fewer weights than d, which gains +0.") and "rmse over it" in rule
-    assert number != 0 and pick([dear, near, far], task, data, tmp_path, 0)[0] == {1: 1, 2: 0}[number]
-    assert pick([far, dear], task, data, tmp_path, 0)[0] == 1, "a dear plan that is clearly nearer"
-
-
-def test_plans_are_told_apart_by_their_labels(tmp_path: Path) -> None:
-    some = [trial(tmp_path, "probe", range(20), 3), trial(tmp_path, "other", range(20), 900)]
-    mean = dataclasses.replace(some[0], plan=dataclasses.replace(some[0].plan, pooling="mean"))
-    deep = dataclasses.replace(some[1], plan=dataclasses.replace(some[1].plan, knobs=(("depth", 2),)))
-    rule = pick([mean, deep], TASK, DATA, tmp_path, 0)[1]
-    assert rule.startswith("other depth 2 and probe (mean) are equal on 200")
-
-
-# ---------------------------------------------------------------- a course
+KNOBS = (
+    *(("probe.epochs", "6"), ("partial.epochs", "4"), ("partial.depth", "1"), ("full.epochs", "4")),
+    *(("scratch.epochs", "3"), ("gradual.epochs", "3"), ("layerwise.epochs", "3")),
+)
+NAMES = ("asis", "full", "gradual", "layerwise", "partial", "probe", "scratch")
+MEASURED = {"seconds", "notes"}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Course:
-    return places.course(tmp_path_factory.mktemp("race"), cached=False)
+    return places.course(tmp_path_factory.mktemp("race"))
 
 
-@pytest.fixture
-def course(base: Course, tmp_path: Path) -> Course:
-    """A course with a run folder of its own."""
-    return dataclasses.replace(base, folder=Folder(tmp_path / "run"))
+def race(base: Course, folder: Path, budget: Budget, names: tuple[str, ...] = NAMES, begun: float = 0.0) -> Race:
+    course = dataclasses.replace(base, folder=Folder(folder))
+    facts = Facts(places.card(course), survey.backbone(course.view, "mark"), course.machine)
+    knobs = [knob for knob in KNOBS if knob[0].split(".")[0] in names]
+    plans = propose(facts, names, knobs, raced=True)
+    clock = Clock(course.folder, budget.seconds, time.monotonic() - begun)
+    return Race(course, plans, budget, clock, named=names != NAMES)
 
 
-def test_a_finished_trial_is_read_and_restored(course: Course) -> None:
-    plan = places.plan(course, "partial", depth=1, epochs=1)
-    first = places.finish(course, plan)
-    (event,) = course.trial(0, plan)
-    assert event.trial == first  # type: ignore[union-attr]
-    count = len(course.task.metrics)
-    assert [s.split for s in first.scores] == ["val"] * count + ["test"] * count
-    assert first.cost.trainable == sum(p.numel() for _, s, p in course.view.named() if s == 3) + 16 * 3 + 3
-    graft = course.restore(first)
-    assert float(graft.head.weight.detach().abs().sum()) > 0
+def run(made: Race) -> list[Trial]:
+    for _ in made.run():
+        pass
+    return made.trials
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"record": 3}'])
-def test_a_damaged_record_is_run_again(course: Course, content: bytes) -> None:
-    plan = places.plan(course, "probe", epochs=1)
-    first = places.finish(course, plan)
-    (record,) = course.folder.path.rglob("trial.json")
-    record.write_bytes(content)
-    assert places.finish(course, plan).scores == first.scores
+def content(trials: list[Trial]) -> list[tuple[object, ...]]:
+    """All of a trial but what was measured by a clock."""
+    return [(t.plan, t.scores, t.curve, t.snapshot, t.stopped, t.calibration) for t in trials]
 
 
-# ---------------------------------------------------------------- a course over texts
+def told(account: Account) -> dict[str, object]:
+    return {f.name: getattr(account, f.name) for f in dataclasses.fields(account) if f.name not in MEASURED}
 
 
-def test_a_head_is_as_wide_as_what_it_gets(tmp_path: Path) -> None:
-    """Four times a text's features for a pair that goes through the network apart, once for one sequence."""
-    course = places.text_course(tmp_path, "pairs")
-    mean, native = (course.graft(places.plan(course, "probe", pooling=name)) for name in ("mean", "native"))
-    assert (mean.head.in_features, native.head.in_features) == (4 * 32, 32)
-    assert (course.sides(mean.view), course.sides(native.view)) == (2, 1)
-    assert mean.head.bias is not None and native.head.bias is not None
+@pytest.mark.parametrize("budget", [Budget(trials=9), Budget(epochs=12)], ids=["trials", "epochs"])
+def test_a_race_is_the_same_on_every_run(base: Course, tmp_path: Path, budget: Budget) -> None:
+    first, second = race(base, tmp_path / "a", budget), race(base, tmp_path / "b", budget)
+    assert content(run(first)) == content(run(second)) and len(first.trials) >= 5
+    assert told(first.account) == told(second.account)
+    if budget.trials:
+        assert len(first.trials) == 9
+    else:
+        assert 0 < first.account.epochs <= 12
+    assert first.account.skipped and all(one.why for one in first.account.skipped)
 
 
-def test_filling_is_told_by_parts_and_what_two_plans_share_is_there(tmp_path: Path) -> None:
-    course = places.text_course(tmp_path, "pairs")
-    probe, partial = (
-        places.plan(course, "probe", pooling="mean", epochs=1),
-        places.plan(course, "partial", depth=1, epochs=1),
-    )
-    rows = [*course.data.train, *course.data.val, *course.data.test]
-    texts = {side for row in rows for side in row.cell}
-    filled = [e for e in course.trial(0, probe) if isinstance(e, Filled)]
-    assert (filled[-1].done, filled[-1].rows) == (len(texts), len(texts)) and {e.frontier for e in filled} == {4}
-    again = list(course.trial(1, dataclasses.replace(probe, batch=8)))
-    assert not [e for e in again if isinstance(e, Filled)]
-    assert next(e.text for e in again if isinstance(e, Said)).startswith(
-        f"cache at stage 4: all {len(texts)} examples were"
-    )
-    assert [e.rows for e in course.trial(2, partial) if isinstance(e, Filled)][-1] == len(texts)
+def test_a_race_stopped_anywhere_goes_on_as_if_never_stopped(base: Course, tmp_path: Path) -> None:
+    budget = Budget(trials=7)
+    whole = race(base, tmp_path / "whole", budget)
+    events = sum(1 for _ in whole.run())
+    for stop in range(1, events, 23):
+        place = tmp_path / f"stopped-{stop}"
+        work = race(base, place, budget).run()
+        for _, _ in zip(range(stop), work, strict=False):
+            pass
+        work.close()  # type: ignore[attr-defined]
+        ended = {path: path.read_bytes() for path in place.rglob("trial.json")}
+        again = race(base, place, budget)
+        assert content(run(again)) == content(whole.trials), f"stopped after {stop} of {events} events"
+        assert all(path.read_bytes() == held for path, held in ended.items()), "a finished trial was run again"
 
 
-def test_numbers_come_with_what_validation_taught(tmp_path: Path) -> None:
-    course = places.text_course(tmp_path, "number")
-    trial = places.finish(course, places.plan(course, "probe", epochs=2, pooling="mean"))
-    assert dict(trial.calibration)["margin"] > 0 and trial.score("val").better == "lower"
-    assert trial.score("val").metric == course.task.metrics[0].name == "rmse"
+def test_rates_compete_and_the_loser_is_ended_early(base: Course, tmp_path: Path) -> None:
+    made = race(base, tmp_path, Budget(), ("full",))
+    trials = run(made)
+    assert [t.whole for t in trials].count(True) == 1 and len(trials) == 3
+    best = next(t for t in trials if t.whole)
+    assert not best.stopped and len(best.curve) == 4
+    for lost in (t for t in trials if not t.whole):
+        assert len(lost.curve) == 2 and f"{best.label} was ahead after 2 epochs" == lost.stopped
+        assert min(e.val_loss for e in lost.curve) >= min(e.val_loss for e in best.curve[:2])
 
 
-@pytest.mark.parametrize("apart", [1, 2])
-def test_samples_are_micro_batches_of_each_size(tmp_path: Path, apart: int) -> None:
-    course = places.text_course(tmp_path, "pairs")
-    trunk = course._trunk(course.view, 0)
-    found = list(samples(course.encoder, course.data.train, trunk, apart))
-    lengths = [batch["input_ids"].shape[1] for batch in found]
-    assert len(set(lengths)) == len(lengths) >= 3
-    assert all(len(batch["input_ids"]) == trunk.rows(length) for batch, length in zip(found, lengths, strict=True))
-    assert ("token_type_ids" in found[0]) and any(int(b["token_type_ids"].max()) for b in found) == (apart == 1)
+def test_a_budget_that_is_spent_still_gives_one_model_and_says_what_it_left_out(base: Course, tmp_path: Path) -> None:
+    made = race(base, tmp_path, Budget(seconds=30.0), begun=60.0)
+    events = list(made.run())
+    (trial,) = made.trials
+    assert trial.whole and trial.plan == made.plans[0] and any(isinstance(e, Finished) for e in events)
+    assert {one.plan for one in made.account.skipped} == set(made.plans[1:])
+    assert any("left out" in e.text and "s that are left" in e.text for e in events if isinstance(e, Said))
+
+
+def test_what_a_clock_decided_is_replayed(base: Course, tmp_path: Path) -> None:
+    """The second sitting begins with its time spent, yet runs what the first one had decided to run."""
+    first = race(base, tmp_path, Budget(seconds=3600.0), ("probe",))
+    work = first.run()
+    next(event for event in work if type(event).__name__ == "Scored")
+    work.close()  # type: ignore[attr-defined]
+    again = race(base, tmp_path, Budget(seconds=3600.0), ("probe",), begun=3590.0)
+    trials = run(again)
+    assert trials and {t.plan for t in trials} <= set(first.plans), "epochs as decided"
+
+
+def test_a_clock_that_runs_out_keeps_the_best_epoch(base: Course, tmp_path: Path) -> None:
+    made = race(base, tmp_path, Budget(seconds=3600.0), ("asis", "full"))
+    for event in made.run():
+        if type(event).__name__ == "Scored" and made.clock.reserve_s < 3600.0:
+            made.clock.reserve_s += 3600.0
+    assert any(t.whole and t.stopped == "the clock ended it" for t in made.trials)
+
+
+def test_a_perfect_score_on_many_rows_ends_the_race(base: Course, tmp_path: Path) -> None:
+    made = race(base, tmp_path, Budget(trials=30))
+    trials = run(made)
+    names = {t.plan.strategy for t in trials}
+    perfect = [t for t in trials if t.whole and t.score("val").value == 1.0]
+    few = len(made.course.data.val) < 200
+    assert not perfect or few, "with few rows a score of 1 proves nothing"
+    assert "full" in names and "scratch" in names
+
+
+def plans_of(names: tuple[str, ...], base: Course) -> list[Plan]:
+    facts = Facts(places.card(base), survey.backbone(base.view, "mark"), base.machine)
+    return propose(facts, names, (), raced=True)
+
+
+def test_the_cheapest_come_first(base: Course) -> None:
+    order = [plan.strategy for plan in plans_of(NAMES, base)]
+    first = list(dict.fromkeys(order))
+    assert first[:2] == ["scratch", "asis"] and first.index("probe") < first.index("partial") < first.index("full")
+    assert plans_of(NAMES, base)[-1].init == "random"

@@ -7,15 +7,24 @@ import dataclasses
 import json
 import re
 import shlex
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import stories
 import yaml
 from hypothesis import given
 from hypothesis import strategies as some
+from markdown_it import MarkdownIt
 
 from regraft.deliver import report
+from regraft.deliver import story as words
+from regraft.deliver.story import Story
 from regraft.waist import (
+    Account,
     BackboneCard,
+    Budget,
     Cost,
     Data,
     DataCard,
@@ -24,6 +33,7 @@ from regraft.waist import (
     InputSpec,
     MachineCard,
     Opening,
+    Options,
     Phase,
     Plan,
     Pooled,
@@ -61,8 +71,23 @@ def verdict(**changes: object) -> Verdict:
     return dataclasses.replace(Verdict("ship", 0, "the only plan", "nothing", (), (finding,)), **changes)  # type: ignore[arg-type]
 
 
-def written(data: DataCard, **changes: object) -> str:
-    return report.write_report("runs/r", data, BODY, MACHINE, [trial(), trial("partial")], verdict(**changes), OPENING)
+def story(data: DataCard, *trials: Trial, **changes: object) -> Story:
+    """A run of two plans, or of these."""
+    return Story(
+        run=Path("runs/r"),
+        options=Options("dots", "net"),
+        data=data,
+        backbone=BODY,
+        machine=MACHINE,
+        trials=trials or (trial(), trial("partial")),
+        verdict=verdict(**changes),
+        account=Account(Budget(), 0.0, 0, 0, ()),
+        opening=OPENING,
+    )
+
+
+def written(data: DataCard, *trials: Trial, **changes: object) -> str:
+    return report.write_report(story(data, *trials, **changes))
 
 
 def columns(line: str) -> int:
@@ -82,23 +107,53 @@ def test_the_answer_comes_first() -> None:
 def test_what_it_rests_on_is_told() -> None:
     text = written(card(), rule="because", against="a doubt")
     for part in (
-        "Why: because.",
-        "Against it: a doubt.",
+        "- Why: because.",
+        "- Against it: a doubt.",
         "dots: 19 pictures in 2 classes",
         "2.50 M parameters",
         "bit for bit",
     ):
         assert part in text, part
-    assert "| chance | pass | far above a guess |  |" in text
+    assert "| chance | pass | far above a guess |\n" in text
     assert "| probe | 2 | 1.000 → 0.500 | 0.900 → 0.600 | 0.750 |" in text
 
 
-def test_every_table_has_whole_lines() -> None:
-    text = written(card("a|b", EVIL), against=EVIL, findings=(Finding("c", "fail", 0, (0, 0), 0, EVIL, EVIL),))
+@pytest.mark.parametrize("make", [stories.ants_bees, stories.hostile, stories.numbers, stories.sets, stories.bare])
+def test_every_table_has_whole_lines(make: Callable[[], Story]) -> None:
+    text = report.write_report(make())
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) >= 5
     for table in tables:
         assert len({columns(line) for line in table.splitlines()}) == 1, table
+
+
+@pytest.mark.parametrize("make", [stories.ants_bees, stories.hostile])
+def test_a_reader_of_markdown_finds_no_element_of_the_data(make: Callable[[], Story]) -> None:
+    text = report.write_report(make())
+    text.encode("utf-8")
+    assert not {*text} & words.BIDI and "\x1b" not in text
+    kinds: Counter[str] = Counter()
+    for block in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text):
+        for token in (block, *(block.children or ())):
+            kinds[token.type] += 1
+            assert token.type not in ("html_block", "html_inline", "link_open", "image", "s_open", "em_open", "hr")
+            assert token.type != "heading_open" or token.tag in ("h1", "h2")
+    assert kinds["strong_open"] == 1
+    assert kinds["table_open"] == len(re.findall(r"^\|[-:|]+\|$", text, re.MULTILINE))
+    assert kinds["fence"] == 3, "how to use it, without regraft, and how to repeat it"
+
+
+def test_what_was_left_out_and_compared_is_told() -> None:
+    text = report.write_report(stories.ants_bees())
+    for part in (
+        "- Budget: 12 trials took 20 min 42 s over all sittings, with 118 epochs through the backbone.",
+        "| lora lr 0.001 | no insert fits this network |",
+        "| scratch | +0.361 \\[+0.331, +0.401\\] |",
+        "| bees | ants | 5 | 6.0 % |",
+        "| test/bees/0000.jpg | bees | ants | 97.0 % |",
+        "regraft adapt 'photos/ants bees' --model models/mobilenet --budget 20m --seed 7",
+    ):
+        assert part in text, part
 
 
 def test_names_from_data_are_harmless() -> None:
@@ -114,7 +169,7 @@ def test_every_text_keeps_its_line_and_its_cell(text: str) -> None:
     made = report._text(text)
     assert "\n" not in made and "\r" not in made
     assert re.sub(r"\\(.)", r"\1", made) == text.replace("\n", " ").replace("\r", " ")
-    assert not re.search(r"(?<!\\)(?:\\\\)*[|<>`*_\[\]#{}]", made)
+    assert not re.search(r"(?<!\\)(?:\\\\)*[|<>`*_\[\]#{}&]", made)
 
 
 # ---------------------------------------------------------------- trials as cells
@@ -135,18 +190,36 @@ def test_the_winner_is_marked() -> None:
 
 def test_a_depth_is_part_of_the_name() -> None:
     plan = dataclasses.replace(trial("partial").plan, knobs=(("depth", 2), ("lr", 0.1)))
-    assert report.cells_of([trial(plan=plan), trial()], 0)[0][1] == "partial depth 2"
+    assert report.cells_of([trial(plan=plan), trial()], 0)[0][1] == "partial depth 2 lr 0.1"
 
 
 def test_poolings_are_told_apart() -> None:
     mean = trial(plan=dataclasses.replace(trial().plan, pooling="mean"))
     assert [row[1] for row in report.cells_of([mean, trial()], 0)] == ["probe (mean)", "probe"]
-    text = report.write_report("runs/r", card(), BODY, MACHINE, [mean, trial()], verdict(), OPENING)
+    text = written(card(), mean, trial())
     assert "| probe (mean) | 2 |" in text and "| probe | 2 |" in text
 
 
 def test_a_trial_without_a_curve_has_no_line_in_it() -> None:
-    assert len(report._curves([trial(curve=())])) == 2
+    assert "## Learning curves" not in written(card(), trial(curve=()))
+
+
+def test_a_trial_that_was_stopped_has_a_dash() -> None:
+    stopped = trial("full", scores=SCORES[:1], predictions="", snapshot="", stopped="behind full lr 0.1")
+    row = report.cells_of([trial(), stopped], 0)[1]
+    assert row[2:4] == ["0.750 [0.500, 0.875] accuracy", "– stopped"]
+    assert report.cells_of([dataclasses.replace(stopped, scores=())], -1)[0][2] == "–"
+    assert "| 0.750 \\[0.500, 0.875\\] | – |" in written(card(), trial(), stopped)
+    assert report.table([trial(), stopped], 0)[3].endswith("| 12,345 | 1.2 | 3 MB |")
+
+
+def test_the_object_carries_the_account_and_no_number_that_json_lacks() -> None:
+    told = stories.ants_bees()
+    lost = dataclasses.replace(told.trials[0], scores=(dataclasses.replace(SCORES[0], value=float("nan")),))
+    made = report.as_object("r", told.data, [lost], told.verdict, "p", "adapt", told.account)
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert made["account"]["epochs"] == 118 and len(made["comparisons"]) == 8
+    assert made["trials"][0]["scores"][0]["value"] is None
 
 
 def test_the_object_for_scripts_is_json() -> None:
@@ -235,7 +308,7 @@ def test_the_card_holds_the_lines_that_open_it(columns: tuple[str, ...], example
 
 def test_the_report_holds_the_same_lines_for_its_bundle() -> None:
     pair = dataclasses.replace(card(), modality="text", columns=("a", "b"))
-    text = report.write_report("runs/r", pair, BODY, MACHINE, [trial()], verdict(), OPENING)
+    text = written(pair, trial())
     assert "with `sentence_transformers` alone" in text
     assert code(text).startswith('folder, inputs = "runs/r/bundle", [("a text", "another")]\nfirst_line = 1\n')
     assert 'regraft predict runs/r --text "a text" --text "another"' in text
@@ -251,7 +324,7 @@ def test_commands_for_texts_give_as_many_as_a_row_has(columns: tuple[str, ...], 
 def test_numbers_are_told_without_classes() -> None:
     data = dataclasses.replace(card(), target=NUMBER, modality="text", columns=("text",))
     scores = tuple(dataclasses.replace(s, metric="rmse", better="lower") for s in SCORES)
-    text = report.write_report("runs/r", data, BODY, MACHINE, [trial(scores=scores)], verdict(), OPENING)
+    text = written(data, trial(scores=scores))
     assert "with a number, score\\_x" in text and "0.800 [0.700, 0.900] rmse" in text
     assert "| probe | 2 | 1.000 → 0.500 | 0.900 → 0.600 | 0.500 |" in text, "the best error is the smallest"
     assert json.loads(json.dumps(report.as_object("r", data, [trial()], verdict(), "p", "adapt")))["ok"]
@@ -264,5 +337,5 @@ def test_several_labels_are_told_as_such() -> None:
 
 def test_a_refused_run_offers_nothing_to_use() -> None:
     text = written(card(), decision="refuse")
-    assert "```" not in text and "Nothing is shipped" in text
+    assert "regraft predict" not in text and "```python" not in text and "Nothing is shipped" in text
     assert report.as_object("r", card(), [trial()], verdict(decision="refuse"), "p", "adapt")["next"] == []

@@ -28,7 +28,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_names_are_the_files_of_the_shelf() -> None:
-    assert shelf.names("strategies") == ("partial", "probe", "scratch")
+    assert shelf.names("strategies") == ("asis", "full", "gradual", "layerwise", "partial", "probe", "scratch")
 
 
 def test_a_file_is_found_by_its_name() -> None:
@@ -38,11 +38,13 @@ def test_a_file_is_found_by_its_name() -> None:
 def test_a_module_path_is_found(package: Path) -> None:
     (package / "others").mkdir()
     (package / "others" / "zip.py").write_text(ZIP)
-    assert shelf.find("strategies", "others.zip").Knobs().epochs == 100
+    assert shelf.find("strategies", "others.zip").Knobs is shelf.find("strategies", "probe").Knobs
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"no strategy of that name · saw: 'prbe' · allowed: partial, .* mean probe\?"):
+    with pytest.raises(
+        UsageError, match=r"no strategy of that name · saw: 'prbe' · allowed: asis, full, .*, partial, .* mean probe\?"
+    ):
         shelf.find("strategies", "prbe")
 
 

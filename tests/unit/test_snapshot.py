@@ -55,6 +55,22 @@ def test_the_newest_counts_and_two_are_kept(tmp_path: Path) -> None:
     assert len(list((tmp_path / "snapshots").iterdir())) == 2
 
 
+@pytest.mark.parametrize("drawn", range(8))
+def test_of_two_at_one_step_the_one_after_the_score_counts(tmp_path: Path, drawn: int) -> None:
+    """The clock may ask at the last step of an epoch, and a race pause it once its score is there."""
+    before, after = at(9), at(9)
+    after.curve.append(Epoch(1, 2, 0.1, 0.2, 0.3))
+    for progress in (before, after):
+        keeper(tmp_path).save(progress, {"x": torch.tensor(drawn)})
+    found = keeper(tmp_path).load()
+    assert found is not None and len(found[0].curve) == 1, "an epoch that was scored was forgotten"
+    ended = at(9)
+    ended.curve, ended.phase = after.curve, 2
+    keeper(tmp_path).save(ended, {"x": torch.tensor(drawn)})
+    found = keeper(tmp_path).load()
+    assert found is not None and found[0].phase == 2
+
+
 @pytest.mark.parametrize("spoil", ["torn", "flipped", "empty"])
 def test_one_that_is_not_whole_is_removed_and_the_one_before_counts(tmp_path: Path, spoil: str) -> None:
     for step in (1, 2):

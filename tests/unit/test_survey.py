@@ -11,7 +11,7 @@ import torch
 
 from regraft.kit import hardware
 from regraft.planner import survey
-from regraft.planner.race import Course
+from regraft.planner.course import Course
 from regraft.waist import MachineCard
 from tests import places
 
@@ -53,20 +53,22 @@ def test_the_promise_is_held_at_every_padded_size(tmp_path: Path, monkeypatch: p
     text = places.text_course(tmp_path, of)
     seen: list[torch.Size] = []
 
-    def noted(_: object, batch: dict[str, torch.Tensor]) -> str:
+    def noted(_: object, batch: dict[str, torch.Tensor]) -> tuple[str, float]:
         seen.append(batch["input_ids"].shape)
-        return "exact"
+        return "exact", 1.0
 
     monkeypatch.setattr("regraft.engine.cache.promise", noted)
     told = machine(text, "fp32")
     micro = told.micro_batch
     assert len(seen) == 3 and all(n == max(1, micro * 32 // length) for n, length in seen)
+    apart = 2 if of == "pairs" else 1
+    assert told.forward_s >= apart / max(n for n, _ in seen) - 1e-6, "a second a pass, whose rows count by their size"
     if of == "pairs":
         sizes = [part.size for row in text.table(text.view, 0, text.data.train).parts for side in row for part in side]
         assert [length for _, length in seen] == [size for size, _ in Counter(sizes).most_common()]
     first = seen[0][1]
     monkeypatch.setattr(
-        "regraft.engine.cache.promise", lambda _, b: "exact" if b["input_ids"].shape[1] == first else "tolerance"
+        "regraft.engine.cache.promise", lambda _, b: ("exact" if b["input_ids"].shape[1] == first else "tolerance", 1.0)
     )
     assert machine(text, "fp32").promise == "tolerance", "one size without the promise is enough"
 
@@ -90,6 +92,6 @@ def test_full_precision_measures_nothing(course: Course, monkeypatch: pytest.Mon
 
 
 def test_a_processor_without_the_promise_says_so(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regraft.engine.cache.promise", lambda *_: "tolerance")
+    monkeypatch.setattr("regraft.engine.cache.promise", lambda *_: ("tolerance", 0.5))
     told = machine(course, "fp32")
     assert told.promise == "tolerance" and "agree to rounding only" in told.notes[0]

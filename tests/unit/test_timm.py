@@ -117,6 +117,21 @@ def test_the_configuration_says_all_but_labels_and_place(view: View, folder: Pat
     assert str(folder) not in view.config and "channels" in view.config
 
 
+def test_labels_are_those_that_the_folder_names(view: View, folder: Path, tmp_path: Path) -> None:
+    assert view.labels == ()
+    names = ["n01", "n02", "c", "d", "e"]
+    edit(folder / CONFIG, label_names=names)
+    assert provider.load(folder).labels == tuple(names)
+    edit(folder / CONFIG, label_descriptions={"n01": "ant, emmet", "n02": "bee"})
+    assert provider.load(folder).labels == ("ant, emmet", "bee", "c", "d", "e")
+    edit(folder / CONFIG, label_names=names[:3])
+    assert provider.load(folder).labels == ()
+    openings.exported(view, tmp_path / "out")
+    assert provider.load(tmp_path / "out").labels == openings.LABELS
+    openings.exported(view, tmp_path / "one", Target("price", "number"))
+    assert provider.load(tmp_path / "one").labels == ()
+
+
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
 def test_the_fingerprint_sees_every_file(folder: Path, made: Path, name: str) -> None:
     assert provider.fingerprint(folder) == provider.fingerprint(str(made))

@@ -203,6 +203,14 @@ def test_several_labels_and_numbers_are_written(view: View, tmp_path: Path) -> N
     assert told["labels"] == ["price"] and told["num_classes"] == 1 and told["preprocessing"]["crop_size"] == 224
 
 
+def test_labels_are_those_of_the_bundle_and_none_of_a_file_from_anywhere(view: View, tmp_path: Path) -> None:
+    assert view.labels == provider.built(NAME, state(NAME), "mine", ()).labels == ()
+    openings.exported(view, tmp_path / "out")
+    assert provider.load(tmp_path / "out").labels == openings.LABELS
+    openings.exported(view, tmp_path / "one", Target("price", "number"))
+    assert provider.load(tmp_path / "one").labels == ()
+
+
 def test_the_fingerprint_of_a_bundle_sees_every_file(view: View, tmp_path: Path) -> None:
     openings.exported(view, tmp_path)
     seen = {provider.fingerprint(tmp_path)}
@@ -234,6 +242,7 @@ def test_a_cached_name_is_opened(cache: Path) -> None:
     torch.save(state(NAME), cache / FILE)
     view = provider.load(f"torchvision/{NAME}", "image")
     assert view.name == f"{NAME}@IMAGENET1K_V1" and view.native.out_features == 1000
+    assert len(view.labels) == 1000 and view.labels[309:311] == ("bee", "ant")
     assert provider.fingerprint(f"torchvision/{NAME}") == provider.fingerprint(f"torchvision/{NAME}@IMAGENET1K_V1")
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regraft.checks.transfer import check, goodness
+from regraft.checks.transfer import check
 from regraft.waist import Cost, Evidence, Init, Phase, Plan, Status, Trial
 
 N = 100
+NONE = np.zeros(N, int)
 
 
-def trial(init: Init) -> Trial:
-    return Trial(Plan("p", (Phase(1, 0, (("*", 1.0),)),), init=init), 0, (), (), Cost(1.0, 1), "", "")
+def trial(init: Init, held: str = "weights") -> Trial:
+    return Trial(Plan("p", (Phase(1, 0, (("*", 1.0),)),), init=init), 0, (), (), Cost(1.0, 1), held, held)
 
 
 def evidence(ours: float, theirs: float, *, winner: int = 0) -> Evidence:
@@ -58,12 +59,6 @@ def test_label_sets_are_compared_by_their_right_labels() -> None:
     assert found.evidence == "+0.500 [+0.500, +0.500] right labels a row against the same network from scratch"
 
 
-def test_goodness_is_a_number_a_row_and_higher_is_better() -> None:
-    assert goodness(np.array([0, 2]), np.array([0, 1])).tolist() == [1.0, 0.0]
-    assert goodness(np.array([[True, True]]), np.array([[1.0, 0.0]])).tolist() == [0.5]
-    assert goodness(np.array([1.5, 1.0]), np.array([1.0, 1.0], np.float32)).tolist() == [-0.5, 0.0]
-
-
 def test_equal_seeds_give_equal_intervals() -> None:
     assert check(evidence(0.7, 0.6)) == check(evidence(0.7, 0.6))
 
@@ -78,3 +73,17 @@ def test_without_a_trial_from_scratch_it_is_skipped() -> None:
 def test_a_winner_from_scratch_is_not_compared_with_itself() -> None:
     found = check(evidence(0.9, 0.5, winner=1))
     assert (found.status, found.evidence) == ("skip", "the winner itself starts at random")
+
+
+def test_a_trial_without_answers_is_not_compared_with() -> None:
+    given = evidence(0.9, 0.5)
+    stopped = trial("random", held="")
+    found = check(Evidence(given.winner, (given.winner, stopped, given.trials[1]), (), given.arrays | {"pred/2": NONE}))
+    assert found.value == pytest.approx(0.9)
+    assert check(Evidence(given.winner, (given.winner, stopped), (), given.arrays)).status == "skip"
+
+
+def test_a_winner_without_a_network_is_not_compared() -> None:
+    plain, scratch = trial("plain"), trial("random")
+    found = check(Evidence(plain, (plain, scratch), (), evidence(0.9, 0.5).arrays))
+    assert (found.status, found.evidence) == ("skip", "the winner itself has no network")

@@ -85,6 +85,34 @@ def test_a_checkpoint_without_a_head_opens(folder: Path) -> None:
     assert provider.load(str(folder)).dim == 16
 
 
+NAMES = {str(i): name for i, name in enumerate(("ant", "bee", "crane", "crane", "x"))}
+
+
+def relabelled(folder: Path, **changes: Any) -> View:
+    """The model with names for its five classes."""
+    edit(folder / CONFIG, id2label=NAMES, label2id={name: int(i) for i, name in NAMES.items()}, **changes)
+    return provider.load(str(folder))
+
+
+def test_the_head_s_labels_are_those_of_the_configuration(folder: Path, view: View) -> None:
+    assert relabelled(folder).labels == ("ant", "bee", "crane", "crane", "x")
+    assert view.labels == (), "LABEL_0 and so on are no names"
+
+
+def test_a_head_that_is_not_there_or_gives_a_number_has_no_labels(folder: Path) -> None:
+    assert relabelled(folder, problem_type="regression").labels == ()
+    edit(folder / CONFIG, problem_type=None)
+    tensors = load_file(folder / WEIGHTS)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
+    save_file(kept, folder / WEIGHTS, {"format": "pt"})
+    assert relabelled(folder).labels == ()
+
+
+def test_real_labels_stand_in_the_order_of_the_outputs(shared: Path) -> None:
+    labels = provider.load(str(shared / "models" / "mobilenet_v2_1.0_224")).labels
+    assert len(labels) == 1001 and labels[0] == "background" and labels[310:312] == ("bee", "ant, emmet, pismire")
+
+
 def test_random_starts_follow_the_seed_and_leave_the_generator_alone(made: Path) -> None:
     view = provider.load(str(made))
     pretrained = {name: p.detach().clone() for name, _, p in view.named()}

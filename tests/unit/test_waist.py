@@ -121,7 +121,10 @@ def test_fingerprint_sees_content_only() -> None:
     ("knobs", "pooling", "label"),
     [
         ((), "native", "partial"),
-        ((("depth", 2), ("lr", 0.1)), "native", "partial depth 2"),
+        ((("depth", 2), ("lr", 0.1)), "native", "partial depth 2 lr 0.1"),
+        ((("lr", 3e-4), ("ratio", 0.1)), "native", "partial lr 0.0003"),
+        ((("by", "plain"), ("c", 10.0)), "native", "partial plain c 10"),
+        ((("by", "lpft"), ("ratio", 0.1), ("lr", 1e-3)), "mean", "partial lpft lr 0.001 (mean)"),
         ((("depth", 1),), "mean", "partial depth 1 (mean)"),
         ((), "tokens", "partial (tokens)"),
     ],
@@ -129,6 +132,10 @@ def test_fingerprint_sees_content_only() -> None:
 def test_a_plan_is_called_by_what_sets_it_apart(knobs: Settings, pooling: Pooling, label: str) -> None:
     plan = dataclasses.replace(partial(), knobs=knobs, pooling=pooling)
     assert plan.label == label == Trial(plan, 0, (), (), Cost(1.0, 1), "", "").label
+
+
+def test_a_plan_on_validation_rows_too_says_so() -> None:
+    assert dataclasses.replace(probe(), fold="all", pooling="mean").label == "probe (mean) and validation"
 
 
 def test_a_backbone_is_told_under_the_pooling_that_suits_it() -> None:

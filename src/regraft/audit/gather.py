@@ -42,6 +42,8 @@ def audit(task: Task, data: Data, trials: Sequence[Trial], winner: int, folder: 
     """
     arrays: dict[str, np.ndarray] = {"y": task.encode([row.y for row in data.test]).numpy()}
     for i, trial in enumerate(trials):
+        if not trial.whole:
+            continue
         made = torch.from_numpy(load_file(folder / trial.predictions)["test"])
         arrays |= {f"{name}/{i}": array for name, array in task.decode(made).items()}
     arrays["seed"] = np.array(seed)

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from regraft.backbone.stages import Batch, Call, find_stages, gradients, outline, removed
 from regraft.backbone.state import State, ghost, laid, leaves, thin, tree
 from regraft.errors import ModelError, unknown
-from regraft.waist import InputSpec, Opening, Pooled, Pooling, Stage, Target
+from regraft.kit import shelf
+from regraft.waist import Encoder, InputSpec, Opening, Pooled, Pooling, Stage, Target
 
 GLUE = "glue"
 
@@ -44,6 +45,7 @@ class View:
         head: Path of the native head's linear layer, or "" where there is none.
         pooling, others: What `call` does to make features, and the other ways there are, by name.
         missing: Names of parameters that the checkpoint lacks: they hold random numbers.
+        labels: What the native head tells apart, in its order; empty where it has none or they have no names.
         source: The folder with what cells are prepared with (a tokenizer), where there is one.
         fresh: A seed → a state dict with random weights of this architecture.
         write: (view, plain linear head, target, folder) → native files in the folder, and how to open them.
@@ -63,6 +65,7 @@ class View:
         pooling: Pooling = "native",
         others: Mapping[Pooling, Call] | None = None,
         missing: Iterable[str] = (),
+        labels: Sequence[str] = (),
         source: str = "",
         notes: tuple[str, ...] = (),
         config: str = "",
@@ -70,7 +73,7 @@ class View:
         write: Callable[[View, nn.Module, Target, str], Opening] | None = None,
     ) -> None:
         self.name, self.provider, self.module, self.inputs = name, provider, module.eval(), inputs
-        self.source = source
+        self.source, self.labels = source, tuple(labels)
         self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
         self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
         self._lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
@@ -78,6 +81,16 @@ class View:
         if head:
             replace(module, head, nn.Identity())
         self._cut(pooling)
+
+    def encoder(self, train: bool = False) -> Encoder:
+        """How cells become batches of this network, with its preparation as it stands."""
+        made: Encoder = shelf.find("modalities", self.inputs.modality).encoder(self.inputs, train, self.source)
+        return made
+
+    def noise(self, rows: int, seed: int) -> dict[str, Tensor]:
+        """A seeded batch that holds nothing of anybody's data: a test of outputs."""
+        made: dict[str, Tensor] = shelf.find("modalities", self.inputs.modality).noise(self.inputs, rows, seed)
+        return made
 
     @property
     def biased(self) -> bool:

@@ -18,7 +18,7 @@ from regraft.engine.cache import Side, Table, Trunk
 from regraft.engine.predict import Graft, outputs, sides
 from regraft.errors import RegraftError
 from regraft.kit import durable, hardware, shelf
-from regraft.planner.race import Course
+from regraft.planner.course import Course
 from regraft.waist import Bundle, Data, MachineCard, Row, Trial, plain
 
 GOLDEN_SEED = 20
@@ -29,8 +29,10 @@ LINK = "bundle"
 GOLDEN = "golden.safetensors"
 
 
-def pack(course: Course, trial: Trial, base: str) -> Bundle:
+def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
     """Write `run/bundle-<n>`, test it, and let `run/bundle` name it; the one before stays until then.
+
+    Without `tried` it is only read back by regraft, in this process: for a model that leads while others still run.
 
     Raises: RegraftError: the reloaded bundle predicts something else; nothing is shipped then.
     """
@@ -69,10 +71,14 @@ def pack(course: Course, trial: Trial, base: str) -> Bundle:
             calibration=trial.calibration,
         )
         durable.write_json(part / bundles.NAME, plain(bundle))
-        rows = _shown(data)
-        table = Table(Trunk(graft.view, 0, course.encoder, machine.micro_batch), rows, None, apart) if rows else None
+        rows = _shown(data) if tried else []
+        table = (
+            Table(Trunk(graft.view, 0, course.encoder_of(graft.view), machine.micro_batch), rows, None, apart)
+            if rows
+            else None
+        )
         answers = task.answers(outputs(graft, table), dict(trial.calibration)) if table else []
-        _self_test(part, bundle, graft, machine, rows, answers)
+        _self_test(part, bundle, graft, machine, rows, answers, tried)
     durable.point(run / LINK, final.name)
     for old in run.glob("bundle-*"):
         if old.name != final.name:
@@ -82,8 +88,7 @@ def pack(course: Course, trial: Trial, base: str) -> Bundle:
 
 def golden_batches(graft: Graft, micro: int, apart: int) -> list[dict[str, Tensor]]:
     """A micro-batch of seeded noise for each side of a row: a test that carries none of the user's data."""
-    item = shelf.find("modalities", graft.view.inputs.modality)
-    return [item.noise(graft.view.inputs, micro, GOLDEN_SEED + side) for side in range(apart)]
+    return [graft.view.noise(micro, GOLDEN_SEED + side) for side in range(apart)]
 
 
 def golden(graft: Graft, micro: int, apart: int = 1) -> Tensor:
@@ -103,16 +108,24 @@ def _shown(data: Data) -> list[Row]:
 
 
 def _self_test(
-    part: Path, bundle: Bundle, graft: Graft, machine: MachineCard, rows: Sequence[Row], ours: Sequence[dict[str, Any]]
+    part: Path,
+    bundle: Bundle,
+    graft: Graft,
+    machine: MachineCard,
+    rows: Sequence[Row],
+    ours: Sequence[dict[str, Any]],
+    tried: bool,
 ) -> None:
     """Compare what the bundle's own library says with what we say: golden batches, then some test rows."""
     cells = [row.cell for row in rows]
     apart = sides(bundle.plan.pooling, len(bundle.columns))
     batches = golden_batches(graft, bundle.micro_batch, apart)
-    file = part / GOLDEN
-    durable.fill(file, save({f"{i}/{name}": t for i, batch in enumerate(batches) for name, t in batch.items()}))
-    made, told = native.run(bundle.opening, str(part), str(file), apart, cells, machine.threads)
-    durable.remove(file)
+    made, told = None, None
+    if tried:
+        file = part / GOLDEN
+        durable.fill(file, save({f"{i}/{name}": t for i, batch in enumerate(batches) for name, t in batch.items()}))
+        made, told = native.run(bundle.opening, str(part), str(file), apart, cells, machine.threads)
+        durable.remove(file)
     wanted = torch.tensor(bundle.golden)
     ways = [("regraft", _reopened(part, bundle, graft, batches))]
     ways += [("its own library", made)] if made is not None else []

@@ -3,129 +3,256 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from regraft.data.open import sentence
+from regraft.deliver import grids
+from regraft.deliver import story as words
+from regraft.deliver.grids import Grid
+from regraft.deliver.story import Story
 from regraft.kit import shelf
-from regraft.waist import BackboneCard, Data, DataCard, MachineCard, Opening, Score, Trial, Verdict, plain
+from regraft.waist import Account, Data, DataCard, Opening, Plan, Score, Trial, Verdict, plain
 
 SCHEMA = 1
 
 
-def write_report(
-    run: str,
-    data: DataCard,
-    body: BackboneCard,
-    machine: MachineCard,
-    trials: Sequence[Trial],
-    verdict: Verdict,
-    opening: Opening,
-) -> str:
+def write_report(story: Story) -> str:
     """The report as Markdown: the answer first, then what it rests on, then how to use and repeat it."""
-    winner = trials[verdict.winner]
-    score = winner.score("test")
+    winner, data, body, verdict = story.winner, story.data, story.backbone, story.verdict
+    name, made = words.names(story.trials)[verdict.winner], dict(made_terms(story))
+    again = _code(f"regraft adapt --resume {shlex.quote(str(story.run))}")
+    score = words.score_of(winner, "test")
+    measured = f", {told(score)} on the test split" if score else ""
     lines = [
-        f"# {_text(data.name)} on {_text(body.name)}",
+        f"# {_text(words.brief(data.name))} on {_text(words.brief(body.name))}",
         "",
-        f"**{verdict.decision.capitalize()}: `{winner.label}`**, {told(score)} on the test split.",
+        f"**{verdict.decision.capitalize()}: {_code(name)}**{measured}.",
         "",
-        f"- Why: {_text(verdict.rule)}.",
-        f"- Against it: {_text(verdict.against)}.",
-        f"- Data: {_text(sentence(data))}.",
-        *(f"- {_text(note)}." for note in data.notes),
-        f"- Backbone: {_text(body.name)}, {body.params / 1e6:.2f} M parameters in {len(body.stages)} stages, "
-        f"{sum(s.flops for s in body.stages) / 1e9:.2f} GFLOP per example, {body.dim} features.",
-        f"- Machine: {_text(machine.processor)}, threads: {machine.threads}, {machine.dtype}; cached and uncached runs "
-        f"agree {'bit for bit' if machine.promise == 'exact' else 'to rounding'}.",
-        *(f"- {_text(note)}." for note in machine.notes),
+        f"- Why: {_text(words.sentence_case(verdict.rule, upper=False))}",
+        f"- Against it: {_text(words.sentence_case(verdict.against, upper=False))}",
+        *([f"- In its place: {_text(words.sentence_case(verdict.fallback, upper=False))}"] if verdict.fallback else []),
+        f"- Tried: {_text(words.tried(story))}.",
+        *(f"- Budget: {_text(line)}" for line in words.spent(story)),
+        f"- Data: {_text(words.sentence_case(sentence(data), upper=False))}",
+        *(f"- {_text(words.sentence_case(note))}" for note in data.notes),
+        f"- Backbone: {_text(made['Backbone'])}.",
+        f"- Machine: {_text(made['Machine'])}.",
+        *(f"- {_text(words.sentence_case(note))}" for note in (*body.notes, *story.machine.notes)),
         "",
-        "## Trials",
-        "",
-        *table(trials, verdict.winner),
-        "",
+        *_section("What it is worth", grids.baselines(story)),
+        *_section("Trials", grids.trials(story)),
         "Validation chooses; test is read once, at the end. Intervals are 95 %.",
-        *(f"- {trial.label}: {_text(note)}." for trial in trials for note in trial.notes),
         "",
-        "## Checks",
-        "",
-        "| check | status | finding | advice |",
-        "|---|---|---|---|",
-        *(f"| {f.check} | {f.status} | {_text(f.evidence)} | {_text(f.advice)} |" for f in verdict.findings),
-        "",
-        "## Learning curves",
-        "",
-        *_curves(trials),
-        "",
-        *(
-            _use(run, data, opening)
-            if verdict.decision != "refuse"
-            else ["Nothing is shipped: the checks above say why.", ""]
-        ),
+        *_notes(story),
+        *_section("The winner against the others", grids.comparisons(story)),
+        *_section("The winner's plan", grids.phases(winner.plan), before=_bullets(plan_terms(winner.plan))),
+        *_section("Left out", grids.skipped(story)),
+        *_section("Checks", grids.checks(story)),
+        *_section("Learning curves", grids.curves(story)),
+        *_where_it_errs(story),
+        *_section("Rows", grids.splits(story), grids.classes(story)),
+        *_use(story),
         "## Repeat it",
         "",
-        f"`regraft adapt --resume {run}` reads this run; `--fresh` in the command that made it runs it anew. "
-        "Seed, splits, plans and every choice that a clock made lie in options.json, splits.csv, plans.json and "
-        "machine.json.",
+        *_fenced(words.reproduce(story.options)),
+        "",
+        *_bullets(repeat_terms(story)),
+        "",
+        f"{again} reads this run; `--fresh` in the command that "
+        "made it runs it anew. Splits, plans and every choice that a clock made lie in options.json, splits.csv, "
+        "plans.json and machine.json.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _use(run: str, data: DataCard, opening: Opening) -> list[str]:
-    """How to use the bundle, with regraft and without it."""
-    return [
-        "## Use it",
-        "",
-        "```",
-        *commands(run, data),
-        "```",
-        "",
-        *_opens(run + "/bundle", data.modality, data.columns, opening),
-        "",
+def mistakes(story: Story) -> list[Grid]:
+    """The tables of what the winner confuses; empty where that was not kept."""
+    examined = story.examined
+    if examined is None:
+        return []
+    if examined.numbers:
+        return [grids.errors(examined.numbers)]
+    sets = story.data.target.kind == "multi"
+    return [*([] if sets else [grids.pairs(examined)]), grids.by_class(examined, sets)]
+
+
+def plan_terms(plan: Plan) -> list[tuple[str, str]]:
+    """A plan in words, as (term, text) pairs."""
+    rule = plan.optimizer
+    start = {
+        "zero": "at zero",
+        "centroids": "at the centroids of the classes",
+        "labels": "at the checkpoint's own labels",
+    }
+    start |= {"names": "at the embedded names of the classes", "cosine": "at the cosine of a pair"}
+    init = {"pretrained": "pretrained", "random": "random", "plain": "plain features in place of a network"}
+    rate = f", rate {rule.lr:g}" if rule.name != "lbfgs" else ""
+    told = [
+        ("Starts from", f"{init[plan.init]} weights" if plan.init != "plain" else init[plan.init]),
+        ("Head", start[plan.start]),
+        ("Pooling", plan.pooling),
+        ("Learning", f"{rule.name}{rate}, weight decay {rule.weight_decay:g}, {plan.batch} rows a step"),
+        ("Inserts", ", ".join(f"{i.kind} of size {i.size} in {len(i.stages)} stages" for i in plan.inserts)),
+        (
+            "Loss",
+            ", ".join(
+                f"{n} {v:g}" for n, v in (("smoothing", plan.loss.smoothing), ("balance", plan.loss.balance)) if v
+            ),
+        ),
+        ("Augmentation", ", ".join(f"{name} {value}" for name, value in plan.augment)),
+        ("Regularised", ", ".join(f"{name} {value:g}" for name, value in plan.regularise)),
+        ("Settings", ", ".join(f"{name} {value}" for name, value in plan.knobs)),
+        ("Trained on", "training and validation rows" if plan.fold == "all" else ""),
     ]
+    return [(term, words.clean(text)) for term, text in told if text]
+
+
+def made_terms(story: Story) -> list[tuple[str, str]]:
+    """Backbone and machine in a line each."""
+    body, machine = story.backbone, story.machine
+    return [
+        (
+            "Backbone",
+            f"{words.brief(body.name)}, {body.params / 1e6:.2f} M parameters in {len(body.stages)} stages, "
+            f"{sum(s.flops for s in body.stages) / 1e9:.2f} GFLOP per example, {body.dim:,} features",
+        ),
+        ("From", words.clean(body.provider)),
+        ("Inputs", f"{body.inputs.modality}, {' × '.join(map(str, body.inputs.shape))}"),
+        (
+            "Machine",
+            f"{words.clean(machine.processor)}, threads: {machine.threads}, {machine.memory_bytes / 1e9:.1f} GB, "
+            f"{machine.device}, {machine.dtype}; cached and uncached runs agree "
+            + ("bit for bit" if machine.promise == "exact" else "to rounding"),
+        ),
+    ]
+
+
+def repeat_terms(story: Story) -> list[tuple[str, str]]:
+    """What pins a run down."""
+    versions = dict(story.machine.versions)
+    some = ", ".join(f"{name} {versions[name]}" for name in ("regraft", "torch", "transformers") if name in versions)
+    return [
+        ("Run", words.clean(str(story.run))),
+        ("Seed", str(story.options.seed)),
+        ("Data", f"fingerprint {story.data.fingerprint[:16]}"),
+        ("Model", f"fingerprint {story.backbone.fingerprint[:16]}"),
+        *([("Versions", words.clean(some))] if some else []),
+    ]
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def _section(title: str, *shown: Grid, before: Sequence[str] = ()) -> list[str]:
+    """A heading with tables below it; nothing where all of them are empty."""
+    if not any(grid.rows for grid in shown):
+        return []
+    made = ["## " + title, "", *before, *([""] if before else [])]
+    for grid in shown:
+        made += [*_grid(grid), ""] if grid.rows else []
+    return made
+
+
+def _grid(grid: Grid) -> list[str]:
+    rule = "|".join("---:" if i in grid.right else "---" for i in range(len(grid.head)))
+    return [
+        _text(grid.caption),
+        "",
+        f"| {' | '.join(map(_text, grid.head))} |",
+        f"|{rule}|",
+        *(f"| {' | '.join(map(_text, row))} |" for row in grid.rows),
+    ]
+
+
+def _bullets(terms: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"- {term}: {_text(text)}" for term, text in terms]
+
+
+def _notes(story: Story) -> list[str]:
+    known = words.names(story.trials)
+    made = [f"- {_text(f'{n}: {note}')}." for n, trial in zip(known, story.trials, strict=True) for note in trial.notes]
+    return [*made, ""] if made else []
+
+
+def _where_it_errs(story: Story) -> list[str]:
+    if story.examined is None:
+        return []
+    return _section("Where it errs", *mistakes(story), grids.examples(story.examined))
+
+
+def _use(story: Story) -> list[str]:
+    """How to use the bundle, with regraft and without it."""
+    if not story.shipped:
+        return ["## Use it", "", "Nothing is shipped: the checks above say why.", ""]
+    run, data = str(story.run), story.data
+    made = ["## Use it", "", *_fenced("\n".join(commands(run, data))), ""]
+    if story.opening is not None:
+        made += [*_opens(f"{run}/{words.BUNDLE}", data.modality, data.columns, story.opening), ""]
+    return made
 
 
 def _opens(folder: str, modality: str, columns: Sequence[str], opening: Opening) -> list[str]:
-    """The lines that open a bundle without regraft."""
-    example = shelf.find("modalities", modality).EXAMPLE
-    inputs = f'("{example}", "another")' if len(columns) == 2 else f'"{example}"'
+    """The lines that open a bundle without regraft, in Markdown."""
     return [
         f"The bundle opens without regraft, with `{opening.library}` alone:",
         "",
-        "```python",
-        f"folder, inputs = {json.dumps(folder)}, [{inputs}]",
-        opening.use,
-        "```",
+        *_fenced(opening_lines(folder, modality, columns, opening), "python"),
     ]
+
+
+def opening_lines(folder: str, modality: str, columns: Sequence[str], opening: Opening) -> str:
+    """The lines that open a bundle without regraft."""
+    example = shelf.find("modalities", modality).EXAMPLE
+    inputs = f'("{example}", "another")' if len(columns) == 2 else f'"{example}"'
+    return f"folder, inputs = {json.dumps(folder)}, [{inputs}]\n{opening.use}"
+
+
+def _fenced(text: str, language: str = "") -> list[str]:
+    """A block of code, between fences that are longer than any in it."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return [fence + language, text, fence]
+
+
+def _code(text: str) -> str:
+    """Code within a line."""
+    line = words.clean(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{fence}{line}{fence}" if len(fence) == 1 else f"{fence} {line} {fence}"
 
 
 def table(trials: Sequence[Trial], winner: int) -> list[str]:
     """The trials as a Markdown table, a line each; the winner is marked."""
     head = ["| | plan | validation | test | trained | seconds | peak memory |", "|---|---|---|---|---|---|---|"]
-    return head + ["| " + " | ".join(cells) + " |" for cells in cells_of(trials, winner)]
+    return head + ["| " + " | ".join(map(_text, cells)) + " |" for cells in cells_of(trials, winner)]
 
 
 def cells_of(trials: Sequence[Trial], winner: int) -> list[list[str]]:
-    """The same table as cells, for the terminal."""
-    return [
-        [
-            "→" if i == winner else "",
-            trial.label,
-            told(trial.score("val")),
-            told(trial.score("test")),
-            f"{trial.cost.trainable:,}",
-            f"{trial.cost.seconds:.1f}",
-            f"{(trial.cost.peak_bytes or 0) / 1e6:,.0f} MB",
-        ]
-        for i, trial in enumerate(trials)
-    ]
+    """The same table as cells, for the terminal; a trial without a score has a dash."""
+    made = []
+    for i, (name, trial) in enumerate(zip(words.names(trials), trials, strict=True)):
+        val, test = words.score_of(trial, "val"), words.score_of(trial, "test")
+        made.append(
+            [
+                "→" if i == winner else "",
+                name,
+                told(val) if val else "–",
+                told(test) if test else "– stopped" if trial.stopped else "–",
+                f"{trial.cost.trainable:,}",
+                f"{trial.cost.seconds:.1f}",
+                f"{trial.cost.peak_bytes / 1e6:,.0f} MB" if trial.cost.peak_bytes else "–",
+            ]
+        )
+    return made
 
 
 def told(score: Score) -> str:
     """A score with its interval and its metric."""
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] {score.metric}"
+    return f"{words.span(score)} {score.metric}"
 
 
 def commands(run: str, data: DataCard) -> list[str]:
@@ -141,6 +268,7 @@ def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
     """The bundle's README.md: front matter that hubs read, then what was measured; nothing left to fill in."""
     scores = {(s.split, s.metric): s for s in trial.scores}
     test, target = trial.score("test"), data.target
+    network, rows = trial.plan.init != "plain", len(data.train) + (len(data.val) if trial.plan.fold == "all" else 0)
     does = f"Tells {len(target.labels)} classes apart: {_text(', '.join(target.labels[:50]))}."
     if target.kind == "number":
         does = f"Predicts {_text(target.name)}, a number (mean {target.centre:.4g} in training)."
@@ -150,11 +278,11 @@ def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
         "---",
         f"library_name: {opening.library.replace('_', '-')}",
         f"pipeline_tag: {shelf.find('modalities', data.modality).PIPELINE}",
-        f"base_model: {json.dumps(base)}",
+        *([f"base_model: {json.dumps(base)}"] if network else []),
         "tags: [regraft, transfer-learning]",
         "---",
         "",
-        f"# {_text(data.name)}: {trial.label} on {_text(base)}",
+        f"# {_text(data.name)}: {trial.label}{f' on {_text(base)}' if network else ''}",
         "",
         does,
         f"{told(test)} on {test.n} test rows that chose nothing.",
@@ -163,8 +291,9 @@ def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
         "|---|---|---|---|---|",
         *(f"| {k[0]} | {k[1]} | {s.value:.4f} | {s.low:.4f} – {s.high:.4f} | {s.n} |" for k, s in scores.items()),
         "",
-        f"Trained on {len(data.train)} rows ({trial.cost.trainable:,} weights trained, the rest as in the base model).",
-        "The licence of the base model applies. Scores hold for data like the test split; nothing else was measured.",
+        f"Trained on {rows} rows ({trial.cost.trainable:,} weights trained"
+        + (", the rest as in the base model). The licence of the base model applies." if network else "; no network)."),
+        "Scores hold for data like the test split; nothing else was measured.",
         "",
         *_opens(".", data.modality, data.columns, opening),
         "",
@@ -173,10 +302,16 @@ def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
 
 
 def as_object(
-    run: str, data: DataCard, trials: Sequence[Trial], verdict: Verdict, report: str, command: str
+    run: str,
+    data: DataCard,
+    trials: Sequence[Trial],
+    verdict: Verdict,
+    report: str,
+    command: str,
+    account: Account | None = None,
 ) -> dict[str, Any]:
-    """What `--json` prints on success."""
-    return {
+    """What `--json` prints on success; a number that is none is null."""
+    made = {
         "schema": SCHEMA,
         "command": command,
         "ok": True,
@@ -184,25 +319,27 @@ def as_object(
         "data": plain(data),
         "trials": plain(list(trials)),
         "verdict": plain(verdict),
+        "comparisons": plain(verdict.comparisons),
+        "account": plain(account),
         "report": report,
         "next": [] if verdict.decision == "refuse" else commands(run, data),
     }
+    found: dict[str, Any] = _finite(made)
+    return found
 
 
-def _curves(trials: Sequence[Trial]) -> list[str]:
-    lines = ["| trial | epochs | training loss | validation loss | best on validation |", "|---|---|---|---|---|"]
-    for trial in trials:
-        if trial.curve:
-            first, last = trial.curve[0], trial.curve[-1]
-            better = min if trial.score("val").better == "lower" else max
-            best = better(epoch.metric for epoch in trial.curve)
-            lines.append(
-                f"| {trial.label} | {len(trial.curve)} | {first.train_loss:.3f} → {last.train_loss:.3f} | "
-                f"{first.val_loss:.3f} → {last.val_loss:.3f} | {best:.3f} |"
-            )
-    return lines
+def _finite(value: Any) -> Any:
+    """JSON values without the numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(text: str) -> str:
-    """Text that came from data, harmless in Markdown: no markup, no new lines, no cell ends."""
-    return "".join("\\" + c if c in "\\`*_{}[]<>|#" else " " if c in "\r\n" else c for c in text)
+    """Text that came from data, harmless in Markdown: no markup, no new lines, no cell ends, no links, no list."""
+    line = "".join("\\" + c if c in "\\`*_{}[]<>|#&~" else c for c in words.clean(text))
+    line = re.sub(r"^(\s*)([-+])(?=[-+\s]|$)", r"\1\\\2", line)
+    line = re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", line)
+    return re.sub(r"://", r"\://", re.sub(r"(?i)\b(www)\.", r"\1\.", line))

@@ -306,16 +306,23 @@ def holds(view: View, frontiers: Sequence[int], batch: dict[str, Tensor]) -> boo
     return True
 
 
-def promise(view: View, batch: dict[str, Tensor]) -> str:
+def promise(view: View, batch: dict[str, Tensor]) -> tuple[str, float]:
     """Which promise this machine can keep: "exact" if a row's bits do not depend on its company or its place.
 
     Takes three passes of one micro-batch, about a second for a network of 0.6 GFLOP on two cores.
+
+    Returns: The promise, and the seconds of the fastest pass.
     """
     turned = {name: tensor.flip(0) for name, tensor in batch.items()}
     alone = {name: tensor[:1].expand_as(tensor).contiguous() for name, tensor in batch.items()}
+    made, took = [], []
     with torch.no_grad():
-        first, second, third = view.run(batch), view.run(turned).flip(0), view.run(alone)
-    return "exact" if torch.equal(first, second) and torch.equal(first[0], third[0]) else "tolerance"
+        for one in (batch, turned, alone):
+            begun = time.perf_counter()
+            made.append(view.run(one))
+            took.append(time.perf_counter() - begun)
+    same = torch.equal(made[0], made[1].flip(0)) and torch.equal(made[0][0], made[2][0])
+    return "exact" if same else "tolerance", min(took)
 
 
 def padded(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from regraft.engine import freeze
 from regraft.engine.cache import Shape, Table, groups
-from regraft.engine.predict import Graft, outputs
+from regraft.engine.predict import Graft, everything, outputs
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
+from regraft.engine.solve import solve
 from regraft.errors import DataError, UsageError
 from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Task, fingerprint
 
@@ -39,7 +40,7 @@ def fit(plan: Plan, graft: Graft, task: Task, tables: Tables, keeper: Keeper, se
     keeper.meter.spent_s = progress.seconds
     _put(held, saved, "now/")
     for number, phase in enumerate(plan.phases):
-        if number >= progress.phase:
+        if number >= progress.phase and phase.epochs:
             for text in freeze.calm(graft.view, phase, plan):
                 if text not in progress.notes:
                     progress.notes.append(text)
@@ -49,11 +50,20 @@ def fit(plan: Plan, graft: Graft, task: Task, tables: Tables, keeper: Keeper, se
 
 
 def touched(plan: Plan, graft: Graft) -> dict[str, Tensor]:
-    """Name → tensor of all that some phase of the plan may change."""
-    found: dict[str, Tensor] = {}
+    """Name → tensor of all that some phase of the plan may change, and of the head in any case."""
+    found: dict[str, Tensor] = {f"{freeze.HEAD}/{name}": p for name, p in graft.head.named_parameters()}
     for phase in plan.phases:
         found |= {name: p for name, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()}
     return found | freeze.moving_buffers(graft.view, plan)
+
+
+def put_best(plan: Plan, graft: Graft, keeper: Keeper) -> None:
+    """Give a graft the weights of its best epoch so far, as its newest snapshot holds them."""
+    progress, saved = keeper.load() or (Progress(), {})
+    keeper.meter.spent_s = progress.seconds
+    held = touched(plan, graft)
+    _put(held, saved, "now/")
+    _put(held, saved, "best/")
 
 
 def seed_of(*parts: object) -> int:
@@ -86,20 +96,48 @@ class _Phase:
         if saved and progress.phase == self.number:
             restore_optimizer(self.optimizer, list(self.chosen), saved)
             self.best = {name[5:]: t for name, t in saved.items() if name.startswith("best/")}
+        if (
+            not self.best and progress.best_loss is not None
+        ):  # what the phase before ended with is the first to be beaten
+            self.best = {name: t.detach().clone() for name, t in self.held.items()}
         try:
-            while progress.epoch < phase.epochs and (
-                not phase.patience_epochs or progress.waited < phase.patience_epochs
-            ):
+            if self.plan.optimizer.name == "lbfgs" and not progress.epoch:
+                yield from self._solve(progress)
+            while not self._over(progress):
                 yield from self._epoch(progress)
         except GeneratorExit:
             self._save(progress)
             raise
         _put(self.held, self.best)
         verified = freeze.verify(self.still, freeze.frozen(graft.view, graft.head, phase))
-        progress.phase, progress.epoch, progress.waited, progress.best_loss = self.number + 1, 0, 0, None
+        progress.phase, progress.epoch, progress.waited = self.number + 1, 0, 0
         self.best = {}
         self.keeper.save(progress, {f"now/{name}": t for name, t in self.held.items()})
         yield PhaseDone(self.number, verified)
+
+    def _over(self, progress: Progress) -> bool:
+        """Whether the phase has run its epochs, has been told to stop, or has waited long enough."""
+        phase = self.phase
+        if progress.epoch >= (phase.stop or phase.epochs) or self.plan.optimizer.name == "lbfgs":
+            return True
+        return not phase.stop and 0 < phase.patience_epochs <= progress.waited
+
+    def _solve(self, progress: Progress) -> Iterator[Event]:
+        """Fit the head to all rows at once; the backbone's features do not change."""
+        features = everything(self.graft, self.train)
+        with torch.random.fork_rng(devices=[]), freeze.mode(self.graft.view, self.graft.head, self.phase):
+            _, loss = solve(
+                self.graft.head,
+                features,
+                self.targets,
+                lambda made, targets: self.task.loss(made, targets, self.plan.loss),
+                self.plan.optimizer.weight_decay,
+            )
+        progress.loss_sum, progress.loss_rows, progress.step = loss * len(self.targets), len(self.targets), 1
+        scored = self._score(progress)
+        progress.epoch, progress.loss_sum, progress.loss_rows = 1, 0.0, 0
+        yield Step(self.number, 1, 1, loss, 0.0)
+        yield scored
 
     def _epoch(self, progress: Progress) -> Iterator[Event]:
         seed = seed_of(self.seed, "order", self.number, progress.epoch)
@@ -151,7 +189,9 @@ class _Phase:
         loss = float(self.task.loss(made, self.val_targets, self.loss).mean())
         metric = self.task.metrics[0]
         value = metric.fn(self.task.decode(made)[metric.takes], self.val_targets.numpy(), None)
-        if progress.best_loss is None or loss < progress.best_loss:
+        if self.phase.stop:
+            pass  # validation rows are among those trained on: their loss chooses nothing
+        elif progress.best_loss is None or loss < progress.best_loss:
             progress.best_loss, progress.waited = loss, 0
             self.best = {name: t.detach().clone() for name, t in self.held.items()}
         else:

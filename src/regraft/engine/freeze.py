@@ -47,6 +47,12 @@ def trainable(view: View, head: nn.Module, phase: Phase) -> dict[str, tuple[nn.P
     return chosen
 
 
+def rest(view: View) -> None:
+    """Ask no weight for a gradient: some kernels differ where one is, so that a trunk's bits would depend on it."""
+    for parameter in view.module.parameters():
+        parameter.requires_grad_(False)
+
+
 def apply(view: View, head: nn.Module, phase: Phase) -> dict[str, tuple[nn.Parameter, float]]:
     """Set requires_grad for this phase and return what trains, as `trainable`."""
     chosen = trainable(view, head, phase)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regraft.backbone.view import View
 from regraft.engine import freeze
-from regraft.engine.cache import Side, Table
+from regraft.engine.cache import Side, Table, groups
 from regraft.waist import Metric, Score, Task
 
 RESAMPLES = 1000
@@ -28,8 +28,8 @@ class Graft:
     view: View
     head: nn.Module
 
-    def forward(self, sides: Sequence[Side], k: int) -> Tensor:
-        """Outputs from states at frontier k; at 0 a state is the encoded batch, at L the features.
+    def features(self, sides: Sequence[Side], k: int) -> Tensor:
+        """What the head takes, from states at frontier k; at 0 a state is the encoded batch, at L the features.
 
         Features of a text's windows are averaged; those of a pair are joined.
         """
@@ -37,7 +37,11 @@ class Graft:
         for state, count in sides:
             features = state.value if k == len(self.view.stages) else self.view.run(state.inputs, start=k, state=state)
             found.append(features.view(-1, count, features.shape[-1]).mean(1) if count > 1 else features)
-        outputs: Tensor = self.head(found[0] if len(found) == 1 else joined(*found))
+        return found[0] if len(found) == 1 else joined(*found)
+
+    def forward(self, sides: Sequence[Side], k: int) -> Tensor:
+        """Outputs from states at frontier k."""
+        outputs: Tensor = self.head(self.features(sides, k))
         return outputs
 
 
@@ -71,6 +75,17 @@ def outputs(graft: Graft, table: Table) -> Tensor:
     return torch.stack([found[i] for i in range(len(table.rows))])
 
 
+def everything(graft: Graft, table: Table) -> Tensor:
+    """The features of all rows of a table at once, [N, dim]; sparse where the view makes them so."""
+    found = list(groups(table.shapes).values())
+    with torch.no_grad(), freeze.mode(graft.view, graft.head, None):
+        pieces = [graft.features(table.batch(members), table.trunk.k) for members in found]
+    if len(pieces) == 1:
+        return pieces[0]
+    order = torch.tensor([i for members in found for i in members]).argsort()
+    return torch.cat(pieces)[order]
+
+
 def score(task: Task, made: Tensor, ys: list[Any], split: str, seed: int) -> tuple[Score, ...]:
     """Every metric of the task on a split, the deciding one first."""
     decoded, y = task.decode(made), task.encode(ys).numpy()
@@ -83,6 +98,17 @@ def score(task: Task, made: Tensor, ys: list[Any], split: str, seed: int) -> tup
     return tuple(found)
 
 
+def share_interval(value: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of n rows.
+
+    >>> [round(end, 3) for end in share_interval(1.0, 48)]
+    [0.926, 1.0]
+    """
+    centre, spread = value + Z**2 / (2 * n), Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n * n))
+    low, high = (centre - spread) / (1 + Z**2 / n), (centre + spread) / (1 + Z**2 / n)
+    return max(0.0, min(low, value)), min(1.0, max(high, value))
+
+
 def interval(metric: Metric, pred: np.ndarray, y: np.ndarray, value: float, seed: int) -> tuple[float, float]:
     """95 % interval of a metric over rows: Wilson's for shares of rows, otherwise percentiles of a bootstrap.
 
@@ -90,9 +116,7 @@ def interval(metric: Metric, pred: np.ndarray, y: np.ndarray, value: float, seed
     """
     n = len(y)
     if metric.proportion:
-        centre, spread = value + Z**2 / (2 * n), Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n * n))
-        low, high = (centre - spread) / (1 + Z**2 / n), (centre + spread) / (1 + Z**2 / n)
-        return max(0.0, min(low, value)), min(1.0, max(high, value))
+        return share_interval(value, n)
     draw = np.random.default_rng(seed)
     values = [metric.fn(pred[i], y[i], None) for i in (draw.integers(0, n, n) for _ in range(RESAMPLES))]
     low, high = np.percentile(values, [2.5, 97.5])

@@ -57,7 +57,8 @@ class Keeper:
         progress.seconds = self.meter.seconds()
         told = {"progress": json.dumps(asdict(progress))}
         data = save({name: t.detach().contiguous() for name, t in tensors.items()}, told)
-        durable.write(self.folder / f"{progress.step:09d}-{progress.phase}-{durable.digest(data)[:32]}.snapshot", data)
+        place = f"{progress.step:09d}-{progress.phase}-{len(progress.curve):05d}"  # a score follows the step it scores
+        durable.write(self.folder / f"{place}-{durable.digest(data)[:32]}.snapshot", data)
         for old in self._all()[KEPT:]:
             durable.remove(old)
         self._last = time.monotonic()

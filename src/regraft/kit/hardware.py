@@ -6,6 +6,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import shutil
 import time
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,13 @@ def quiet_libraries() -> None:
 def child_environment() -> dict[str, str]:
     """The environment for a process of ours: the user's, kept offline and silent."""
     return {**QUIET, **os.environ}
+
+
+def begun() -> float:
+    """When this process began, by `time.monotonic()`: a budget counts its imports too."""
+    import psutil
+
+    return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 
 def threads() -> int:
@@ -83,6 +91,26 @@ def cache_folder() -> Path:
     if own := os.environ.get("REGRAFT_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regraft"
+
+
+def hub_folders() -> tuple[tuple[str, Path], ...]:
+    """Where libraries keep models that they fetched: (library, folder), by the variables that the libraries read.
+
+    `huggingface` is HF_HUB_CACHE, else hub/ in HF_HOME; `torch` is hub/checkpoints in TORCH_HOME; both else in the
+    user's cache folder.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    face = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home / "huggingface", "hub"))
+    torch = Path(os.environ.get("TORCH_HOME") or home / "torch", "hub", "checkpoints")
+    return ("huggingface", face.expanduser()), ("torch", torch.expanduser())
+
+
+def free_bytes(place: Path) -> int:
+    """What the disk that `place` lies on, or would lie on, has free."""
+    there = place.absolute()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
 
 
 def micro_batch(flops: int) -> int:

@@ -21,12 +21,16 @@ NOUN = "pictures"
 EXAMPLE = "picture.jpg"
 LITERAL = False
 TOKENS = False
+PLAIN = "pixels"
+"""The provider of features that need no network."""
 AUTO = "AutoModelForImageClassification"
 PIPELINE = "image-classification"
 PROCESSOR = "preprocessor_config.json"
 FILES = (PROCESSOR,)
 LONGEST = 4096
 MAX_PIXELS = 50_000_000
+SHOWN = 128
+"""Pixels of the longer side of a thumbnail."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
@@ -169,6 +173,23 @@ def picture(cell: Any) -> Image:
             allowed="a whole JPEG, PNG, WebP, GIF, BMP or TIFF file",
             do="replace or remove it",
         ) from error
+
+
+def shown(cell: Any) -> tuple[str, bytes]:
+    """A cell as a reader of a report sees it: no text, and a JPEG of at most 128 pixels a side without metadata.
+
+    Raises: DataError: as `picture`.
+
+    >>> import numpy
+    >>> text, small = shown(numpy.zeros((300, 600, 3), numpy.uint8))
+    >>> text, picture(small).size
+    ('', (128, 64))
+    """
+    small, file = picture(cell), io.BytesIO()
+    small.thumbnail((SHOWN, SHOWN))
+    small.info.clear()  # a comment would be written into the file
+    small.save(file, "JPEG", quality=80)
+    return "", file.getvalue()
 
 
 def fit(image: Image, spec: InputSpec) -> numpy.ndarray:

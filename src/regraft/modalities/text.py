@@ -25,6 +25,8 @@ LITERAL = True
 TOKENS = True
 """A cell becomes a row of tokens with a mask, so a mean over them can be the features."""
 ENDINGS = (".txt", ".md", ".text")
+PLAIN = "tfidf"
+"""The provider of features that need no network."""
 AUTO = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"
 FILES = (
@@ -34,6 +36,7 @@ FILES = (
 SHORTEST, NOMINAL, LONGEST = 16, 32, 256
 WINDOWS = 16
 SNIFFED = 4096
+SHOWN = 280
 
 
 class Tokens(NamedTuple):
@@ -75,6 +78,18 @@ def read(path: Path) -> str:
         raise DataError(
             "a text cannot be read", saw=f"{path}: {error}", allowed="a file in UTF-8", do="convert or remove it"
         ) from error
+
+
+def shown(cell: Any) -> tuple[str, bytes]:
+    """A cell as a reader of a report sees it: the beginning of its text, a line for each text of a pair; no picture.
+
+    Raises: DataError: a file cannot be read.
+
+    >>> shown(("a  long\\nline", "another"))
+    ('a long line\\nanother', b'')
+    """
+    sides = _plain(cell) if isinstance(cell, tuple) else (_plain(cell),)
+    return "\n".join(_excerpt(side) for side in sides), b""
 
 
 def described(folder: Path) -> InputSpec:
@@ -343,3 +358,9 @@ def _usual_length(folder: Path) -> int:
         return int(json.loads((folder / "sentence_bert_config.json").read_bytes()).get("max_seq_length") or 0)
     except (OSError, ValueError, TypeError):
         return 0
+
+
+def _excerpt(text: str) -> str:
+    """The first words of a text in one line, `SHOWN` characters at most."""
+    line = " ".join(text[: 8 * SHOWN].split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"

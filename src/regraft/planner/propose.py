@@ -8,13 +8,14 @@ from typing import Any, get_type_hints
 
 from regraft.errors import UsageError, unknown
 from regraft.kit import shelf
+from regraft.planner.families import families
 from regraft.waist import Facts, Plan
 
 
 def propose(
-    facts: Facts, strategies: Sequence[str], knobs: Sequence[tuple[str, str]], balance: float = 0.0
+    facts: Facts, strategies: Sequence[str], knobs: Sequence[tuple[str, str]], balance: float = 0.0, raced: bool = False
 ) -> list[Plan]:
-    """The plans of each strategy in turn, cheapest strategy first as they are named.
+    """The plans of each strategy in turn; for a race all rates and the cheapest kind first, otherwise one rate of each.
 
     `balance` goes into the loss of every plan.
 
@@ -26,7 +27,26 @@ def propose(
         item = shelf.find("strategies", name)
         own = {k.split(".", 1)[1]: v for k, v in knobs if k.split(".", 1)[0] == _short(name)}
         plans += item.propose(facts, make_knobs(name, own))
-    return [dataclasses.replace(plan, loss=dataclasses.replace(plan.loss, balance=balance)) for plan in plans]
+    plans = [dataclasses.replace(plan, loss=dataclasses.replace(plan.loss, balance=balance)) for plan in plans]
+    groups = families(plans, 0)
+    if raced:
+        groups.sort(key=lambda family: effort(family[0][1], facts))
+    return [plan for family in groups for _, plan in (family if raced else family[:1])]
+
+
+def effort(plan: Plan, facts: Facts) -> tuple[int, float]:
+    """What a plan takes, to order by: those that train nothing or no network first, then by FLOP; random starts last.
+
+    The trunk's pass is counted as often as it is run: once for all examples, for whatever lies below the frontier.
+    """
+    if plan.init == "plain":
+        return 0, 0.0
+    pooled = next(one for one in facts.backbone.poolings if one.pooling == plan.pooling)
+    rows, work = sum(count for _, count in facts.data.rows), 0.0
+    for phase in plan.phases:
+        above = sum(stage.flops for stage in pooled.stages[phase.frontier :])
+        work += 3.0 * phase.epochs * facts.train_rows * above
+    return (1 if plan.init == "pretrained" else 2), work + rows * sum(s.flops for s in pooled.stages[: plan.trunk])
 
 
 def knobs_of(name: str) -> dict[str, tuple[Any, Any]]:

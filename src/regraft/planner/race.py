@@ -1,272 +1,225 @@
-"""Run plans against each other on one trunk cache, and say which one is best on validation."""
+"""Race plans under a budget: the cheapest first, several rates each, losers stopped early, everything kept."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors.numpy import load_file, save
-from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save as save_tensors
+from regraft.engine.predict import share_interval
+from regraft.planner.clock import Clock
+from regraft.planner.course import Course
+from regraft.planner.families import families
+from regraft.planner.pick import Field, lowest
+from regraft.planner.sizes import RUNG, Pace, Turn, planned, reached, sized, through
+from regraft.waist import Account, Budget, Event, Filled, Finished, Plan, Said, Scored, Skipped, Trial
 
-from regraft.backbone.view import View
-from regraft.engine import cache, freeze
-from regraft.engine.cache import Store, Table, Trunk, parts_of
-from regraft.engine.fit import fit, seed_of, touched
-from regraft.engine.predict import JOINED, Graft, outputs, score, sides
-from regraft.engine.snapshot import EVERY_S, Keeper, Progress
-from regraft.errors import ResourceError, UsageError
-from regraft.kit import durable
-from regraft.kit.meter import Meter
-from regraft.kit.store import Folder, record
-from regraft.waist import (
-    Cost,
-    Data,
-    Encoder,
-    Event,
-    Filled,
-    Finished,
-    MachineCard,
-    Plan,
-    Row,
-    Said,
-    Score,
-    Task,
-    Trial,
-    fingerprint,
-)
-
-RESAMPLES = 2000
-SAMPLED = 256
-CHEAPER = 0.9
-"""Of the leader's trained weights: a head without a bias is no cheaper plan."""
-SPLITS = ("val", "test")
+Entry = tuple[int, Plan]
+MUST = 0.8
+"""Until so much of the seconds is spent, a first pretrained network is run even if it looks too dear."""
+SURE = 0.98
+"""A score of 1 ends the race where its interval lies above this: from about 200 validation rows on."""
 
 
-@dataclass
-class Course:
-    """What all plans of a run share: the backbone, the data, the task, the machine, the run folder."""
+class Race:
+    """One race: `run` yields the events of all trials; then `trials` and `account` say what came of it.
 
-    view: View
-    data: Data
-    task: Task
-    encoder: Encoder
-    machine: MachineCard
-    folder: Folder
-    seed: int
-    cached: bool = True
-    every_s: float = EVERY_S
-    _lawful: dict[tuple[str, int], bool] = field(default_factory=dict)
-    _stores: dict[Path, Store] = field(default_factory=dict)
+    Which plans run, how long and in which order follows from the plans, the budget and validation scores. Only a budget
+    in seconds asks the clock; what the clock decided is written down before it is done, so that a killed race goes on
+    as it began.
 
-    def trial(self, number: int, plan: Plan) -> Iterator[Event]:
-        """Run one plan to its end, from where it was left; a finished one is read. The last event is `Finished`.
-
-        Raises: as `fit`.
-        """
-        place = self.folder.path / "trials" / f"{number + 1}-{plan.strategy}-{fingerprint(plan, self.seed)[:6]}"
-        if (held := _finished(place, self.folder.path)) is not None:
-            yield Finished(held)
-            return
-        meter = Meter.start()
-        keeper = Keeper(place / "snapshots", meter, self.every_s)
-        graft = self.graft(plan)
-        yield from self._warm(plan, graft.view)
-        tables = lambda k: (self.table(graft.view, k, self.data.train), self.table(graft.view, k, self.data.val))  # noqa: E731
-        yield from fit(plan, graft, self.task, tables, keeper, self.seed)
-        yield Finished(self._close(plan, graft, place, keeper))
-
-    def graft(self, plan: Plan) -> Graft:
-        """The plan's starting point: copies of the stages it may train, the rest shared, and a new head."""
-        view = self.view.pooled(plan.pooling).clone(plan.trunk)
-        if plan.init == "random":
-            view.randomise(seed_of(self.seed, "init"))
-        width = view.dim * (JOINED if self.sides(view) == 2 else 1)
-        return Graft(view, self.task.head(width, view.biased or plan.pooling != "native"))
-
-    def sides(self, view: View) -> int:
-        """How many texts of a row go through the network apart."""
-        return sides(view.pooling, len(self.data.columns))
-
-    def restore(self, trial: Trial) -> Graft:
-        """The graft of a finished trial, with the weights it ended with."""
-        graft = self.graft(trial.plan)
-        weights = self.folder.path / trial.snapshot
-        held = load_tensors(weights)
-        with torch.no_grad():
-            for name, tensor in touched(trial.plan, graft).items():
-                tensor.copy_(held[name])
-        return graft
-
-    def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
-        """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
-        trunk, apart = self._trunk(view, k), self.sides(view)
-        if not k or not self.cached or not self._law(view, k):
-            return Table(trunk, rows, None, apart)
-        store = self._store(view, k)
-        for _ in store.fill(trunk, store.lacking(parts_of(self.encoder, rows, apart))):
-            pass
-        return Table(trunk, rows, store, apart)
-
-    def _store(self, view: View, k: int) -> Store:
-        """The store for frontier k, opened and checked once in this process."""
-        place = cache.place(view, k, self.machine)
-        if place not in self._stores:
-            self._stores[place] = cache.open_store(view, k, self.machine)
-        return self._stores[place]
-
-    def _as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
-        """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
-        if self.machine.dtype == "float32":
-            return self.table(view, k, rows)
-        return Table(Trunk(view, k, self.encoder, self.machine.micro_batch), rows, None, self.sides(view))
-
-    def _trunk(self, view: View, k: int) -> Trunk:
-        return Trunk(view, k, self.encoder, self.machine.micro_batch, self.machine.dtype == "bfloat16")
-
-    def _warm(self, plan: Plan, view: View) -> Iterator[Event]:
-        """Fill the store for the plan's first frontier, telling how far it has come."""
-        k = plan.phases[0].frontier
-        if not k or not self.cached:
-            return
-        if not self._law(view, k):
-            yield Said(f"the split law does not hold at stage {k} of this network: the cache is left unused")
-            return
-        rows = [*self.data.train, *self.data.val, *self.data.test]
-        parts = parts_of(self.encoder, rows, self.sides(view))
-        try:
-            store = self._store(view, k)
-            if store.dropped:
-                yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
-            missing = store.lacking(parts)
-            for done in store.fill(self._trunk(view, k), missing):
-                yield Filled(k, done, len(missing))
-            total = len({part.key for row in parts for side in row for part in side})
-            yield Said(_told(k, total, len(missing), store.bytes))
-        except (ResourceError, UsageError) as error:
-            self.cached = False
-            yield Said(f"going on without the cache, which cannot be written: {error.saw}")
-
-    def _law(self, view: View, k: int) -> bool:
-        """Whether the split law holds at k, on a micro-batch of the most frequent size."""
-        if (view.pooling, k) not in self._lawful:
-            batch = next(samples(self.encoder, self.data.train, self._trunk(view, k), self.sides(view)))
-            self._lawful[view.pooling, k] = cache.holds(view, [k], batch)
-        return self._lawful[view.pooling, k]
-
-    def _close(self, plan: Plan, graft: Graft, place: Path, keeper: Keeper) -> Trial:
-        """Score a fitted graft, write its predictions and weights, then its record: from then on it is finished."""
-        k = plan.phases[-1].frontier
-        arrays: dict[str, np.ndarray] = {}
-        scores: list[Score] = []
-        calibration: tuple[tuple[str, float], ...] = ()
-        for split in SPLITS:
-            rows = getattr(self.data, split)
-            made = outputs(graft, self._as_shipped(graft.view, k, rows))
-            ys = [row.y for row in rows]
-            scores += score(self.task, made, ys, split, self.seed)
-            arrays[split] = made.numpy()
-            if split == "val":
-                calibration = self.task.calibrate(made, self.task.encode(ys))
-        held = touched(plan, graft)
-        durable.write(place / "predictions.safetensors", save(arrays))
-        weights = save_tensors({n: t.detach().contiguous() for n, t in held.items()})
-        name = f"weights-{durable.digest(weights)[:16]}.safetensors"
-        durable.write(place / name, weights)
-        ended, _ = keeper.load() or (Progress(), {})
-        trained = {n for phase in plan.phases for n in freeze.trainable(graft.view, graft.head, phase)}
-        cost = Cost(
-            seconds=round(keeper.meter.seconds(), 3),
-            trainable=sum(held[name].numel() for name in trained),
-            peak_bytes=keeper.meter.peak_bytes(),
-            disk_bytes=sum(f.stat().st_size for f in place.glob("*.safetensors")),
-        )
-        inside = place.relative_to(self.folder.path)
-        trial = Trial(
-            plan=plan,
-            seed=self.seed,
-            scores=tuple(scores),
-            curve=tuple(ended.curve),
-            cost=cost,
-            predictions=str(inside / "predictions.safetensors"),
-            snapshot=str(inside / name),
-            notes=tuple(ended.notes),
-            calibration=calibration,
-        )
-        Folder(place).write("trial", trial)
-        keeper.clear()
-        return trial
-
-
-def pick(trials: Sequence[Trial], task: Task, data: Data, folder: Path, seed: int) -> tuple[int, str]:
-    """The best trial on validation, and the rule that chose it; test rows are never looked at.
-
-    The trial with the best deciding metric leads. The cheapest one that it does not beat, by a paired bootstrap of the
-    difference on the same validation rows (95 %), is taken in its place.
+    Args:
+        plans: What was proposed, the rates of a kind with the most promising first.
+        named: The plans were asked for: none is left out because it cannot win, none stopped because it is behind.
     """
-    metric = task.metrics[0]
-    sign = 1 if metric.better == "higher" else -1
-    y = task.encode([row.y for row in data.val]).numpy()
-    preds = [task.decode(_outputs(folder / t.predictions, "val"))[metric.takes] for t in trials]
-    values = [sign * metric.fn(pred, y, None) for pred in preds]
-    lead = max(range(len(trials)), key=lambda i: (values[i], -trials[i].cost.trainable, -_lowest_loss(trials[i])))
-    draw = np.random.default_rng(seed)
-    index = [draw.integers(0, len(y), len(y)) for _ in range(RESAMPLES)]
-    best = [sign * metric.fn(preds[lead][j], y[j], None) for j in index] if len(trials) > 1 else []
-    for i in sorted(range(len(trials)), key=lambda i: (trials[i].cost.trainable, -values[i])):
-        if trials[i].cost.trainable > CHEAPER * trials[lead].cost.trainable:
-            break
-        gaps = [b - sign * metric.fn(preds[i][j], y[j], None) for b, j in zip(best, index, strict=True)]
-        low, high = np.percentile(gaps, [2.5, 97.5])
-        if low <= 0:
-            gain = f"{values[lead] - values[i]:+.3f} [{low:+.3f}, {high:+.3f}]"
-            return i, (
-                f"{trials[i].label} trains fewer weights than {trials[lead].label}, which gains "
-                f"{gain} {metric.name} over it on {len(y)} validation rows: not significant"
+
+    def __init__(self, course: Course, plans: Sequence[Plan], budget: Budget, clock: Clock, named: bool) -> None:
+        self.course, self.budget, self.clock, self.named = course, budget, clock, named
+        self.plans = list(plans)
+        self.trials: list[Trial] = []
+        self.skipped: list[Skipped] = []
+        self.pace = Pace(course)
+
+    def run(self) -> Iterator[Event]:
+        """Family by family, in the order of the plans. The last event of each trial is `Finished`."""
+        waiting = families(self.plans, self.budget.trials)
+        kept = {number for family in waiting for number, _ in family}
+        late = [plan for number, plan in enumerate(self.plans) if number not in kept]
+        yield from self._skip([Skipped(plan, f"not among the first {self.budget.trials} trials") for plan in late])
+        while waiting:
+            family = waiting.pop(0)
+            if why := self._pointless(family[0][1]):
+                yield from self._skip([Skipped(plan, why) for _, plan in family])
+                continue
+            turn = self._turn(family, len(waiting) + 1)
+            yield from self._skip(turn.skipped)
+            yield from self._family(list(zip(turn.numbers, turn.plans, strict=True)))
+            self.clock.tick(now=True)
+
+    @property
+    def account(self) -> Account:
+        """How the budget was spent."""
+        splits = {name: len(getattr(self.course.data, name)) for name in ("train", "val", "test")}
+        return Account(
+            budget=self.budget,
+            seconds=round(self.clock.spent(), 1),
+            trials=len(self.trials),
+            epochs=sum(reached(t.plan, n, t.curve) for t in self.trials if through(t.plan, n := self._stages(t.plan))),
+            rows=tuple(splits.items()),
+            skipped=tuple(self.skipped),
+        )
+
+    def _turn(self, family: list[Entry], families_left: int) -> Turn:
+        """The family's plans, cut to what of the budget is theirs; what a clock decides is kept in the run."""
+        plan, stages = family[0][1], self._stages(family[0][1])
+        if self.budget.epochs and through(plan, stages):
+            left = self.budget.epochs - self.account.epochs
+            share = self._share(left, families_left, 1.0)
+            return sized(family, stages, share, f"{left} epochs of {self.budget.epochs} were left for it")
+        if not self.budget.seconds:
+            return Turn(tuple(n for n, _ in family), tuple(p for _, p in family))
+
+        def measured() -> Turn:
+            epoch_s, fixed_s, left = self.pace.epoch(plan), self.pace.fixed(plan), self.clock.left()
+            share = self._share(left, families_left, 3 * epoch_s + fixed_s)
+            why = (
+                f"it takes about {fixed_s:.0f} s and {epoch_s:.1f} s an epoch, and of {max(0.0, left):.0f} s that are "
+                f"left its share is {max(0.0, share):.0f} s"
             )
-    if len(trials) == 1:
-        return lead, "the only plan that was run"
-    told = f"{trials[lead].label} has the best {metric.name} on {len(y)} validation rows"
-    equal = [trials[i].label for i in range(len(trials)) if i != lead and values[i] == values[lead]]
-    if equal:
-        fewest = trials[lead].cost.trainable < min(t.cost.trainable for t in trials if t is not trials[lead])
-        told = f"{', '.join(equal)} and {trials[lead].label} are equal on {len(y)} validation rows, and "
-        told += f"{trials[lead].label} {'trains the fewest weights' if fewest else 'has the lowest loss'} of these"
-    return lead, told
+            if not planned(plan, stages) and fixed_s <= left:  # it trains nothing
+                return Turn(tuple(n for n, _ in family), tuple(p for _, p in family))
+            turn = sized(family, stages, max(0.0, share - fixed_s) / max(epoch_s, 1e-6), why)
+            if turn.plans or not self._must(plan):
+                return turn
+            return Turn(family[0][:1], family[0][1:], tuple(Skipped(other, why) for _, other in family[1:]))
 
+        name = f"turns/{family[0][0] + 1}"
+        return self.course.folder.step(name, Turn, measured, [plan for _, plan in family])
 
-def _lowest_loss(trial: Trial) -> float:
-    return min((epoch.val_loss for epoch in trial.curve), default=math.inf)
+    def _share(self, left: float, families_left: int, least: float) -> float:
+        """What of the rest goes to the next family: an even share, or more where it needs that to start at all."""
+        even = left / families_left
+        return max(even, min(least, 0.6 * left)) if families_left > 1 else left
 
+    def _family(self, family: list[Entry]) -> Iterator[Event]:
+        """Run the rates of one family against each other to a rung, then the best one to its end."""
+        epochs = max((planned(plan, self._stages(plan)) for _, plan in family), default=0)
+        if epochs >= RUNG and (len(family) > 1 or not self.named):
+            for entry in family:
+                yield from self._pull(entry, math.ceil(epochs / RUNG))
+            begun = {entry: curve for entry in family if (curve := self.course.curve(*entry))}
+            for entry in [entry for entry in family if entry not in begun]:
+                yield from self._end(entry, "the clock ended it")
+            if not begun:
+                return
+            best = min(begun, key=lambda entry: lowest(begun[entry]))
+            for entry in [entry for entry in begun if entry != best]:
+                yield from self._lost(entry, f"{best[1].label} was ahead after {len(begun[entry])} epochs")
+            family = [best]
+        for entry in family:
+            if why := self._behind(entry):
+                yield from self._end(entry, why)
+                continue
+            yield from self._pull(entry, 0)
+            if self.course.finished(*entry) is None:
+                yield from self._end(entry, "the clock ended it")
 
-def samples(encoder: Encoder, rows: Sequence[Row], trunk: Trunk, apart: int) -> Iterator[dict[str, torch.Tensor]]:
-    """A micro-batch of each padded size among the first rows, the most frequent size first."""
-    parts = [part for row in parts_of(encoder, rows[:SAMPLED], apart) for side in row for part in side]
-    for size, _ in Counter(part.size for part in parts).most_common():
-        some = [part.value for part in parts if part.size == size]
-        yield encoder.tensors([some[i % len(some)] for i in range(trunk.rows(size))])
+    def _pull(self, entry: Entry, rung: int) -> Iterator[Event]:
+        """Run a plan to its end, to `rung` epochs, or until the clock says stop; a paused one keeps a snapshot."""
+        number, plan = entry
+        curve, stages = list(self.course.curve(number, plan)), self._stages(plan)
+        if rung and (self.course.finished(number, plan) or reached(plan, stages, curve) >= rung):
+            return
+        yield Said(f"{number + 1}/{len(self.plans)} {plan.label}{' goes on' if curve else ''}")
+        closing = self.pace.closing(plan)
+        self.clock.reserve_s += closing
+        work, since, fresh = self.course.trial(number, plan), time.perf_counter(), True
+        try:
+            for event in work:
+                yield from self._note(event)
+                self.clock.tick()
+                if isinstance(event, Filled):
+                    self.pace.ran(plan, event, time.perf_counter() - since)
+                if isinstance(event, Scored):
+                    curve.append(event.epoch)
+                    if not fresh:
+                        self.pace.learn(plan, event.epoch, time.perf_counter() - since)
+                    fresh, since = False, time.perf_counter()
+                    if rung and reached(plan, stages, curve) >= rung:
+                        break
+                if self.clock.left() <= 0 and not isinstance(event, Finished) and not self._must(plan):
+                    break
+        finally:
+            work.close()
+            self.pace.filled(plan)
+            self.clock.reserve_s -= closing
 
+    def _note(self, event: Event) -> Iterator[Event]:
+        if isinstance(event, Finished):
+            if any(trial.plan == event.trial.plan for trial in self.trials):
+                return
+            self.trials.append(event.trial)
+        yield event
 
-def _outputs(path: Path, split: str) -> torch.Tensor:
-    return torch.from_numpy(load_file(path)[split])
+    def _end(self, entry: Entry, why: str) -> Iterator[Event]:
+        """End a paused trial with its best epoch; one that has none was not run."""
+        if (held := self.course.finished(*entry)) is None and not self.course.curve(*entry):
+            yield from self._skip([Skipped(entry[1], f"{why} before its first epoch")])
+            return
+        yield from self._note(Finished(held or self.course.conclude(*entry, why)))
 
+    def _lost(self, entry: Entry, why: str) -> Iterator[Event]:
+        """End a trial that lost to another rate; one that had ended by itself stays what it is."""
+        yield from self._note(Finished(self.course.stop(*entry, why)))
 
-def _finished(place: Path, run: Path) -> Trial | None:
-    """The trial that lies in `place`, if its weights are those that it ended with."""
-    try:
-        trial = record(Trial, json.loads((place / "trial.json").read_bytes())["record"])
-        weights = run / trial.snapshot
-        return trial if durable.file_digest(weights)[:16] == weights.stem.rpartition("-")[2] else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # missing or damaged: the trial is run again
+    def _skip(self, some: Sequence[Skipped]) -> Iterator[Event]:
+        self.skipped += some
+        for why in dict.fromkeys(one.why for one in some):
+            yield Said(f"left out: {', '.join(one.plan.label for one in some if one.why == why)}: {why}")
 
+    def _pointless(self, plan: Plan) -> str:
+        """Why a plan cannot win any more, "" where it can: nothing beats a model that is right on every one of many.
 
-def _told(k: int, rows: int, missing: int, size: int) -> str:
-    run = f"the trunk ran once on {missing} of {rows} examples" if missing else f"all {rows} examples were there"
-    return f"cache at stage {k}: {run}, {size / 1e6:.1f} MB"
+        The same network from random weights is run all the same: it says what the pretrained ones were good for.
+        """
+        if self.named or self._nothing_yet():
+            return ""
+        field = self._field()
+        leader = self.trials[field.lead()]
+        perfect = field.metric.better == "higher" and field.values[field.lead()] >= 1.0
+        if (
+            not perfect
+            or share_interval(1.0, field.n)[0] < SURE
+            or (plan.init != "pretrained" and leader.plan.init != "plain")
+        ):
+            return ""
+        return f"{leader.label} is right on all {field.n} validation rows: nothing can be better there"
+
+    def _behind(self, entry: Entry) -> str:
+        """Why a paused trial is ended: the upper end of its best share's interval lies below the leader's share."""
+        curve, metric = self.course.curve(*entry), self.course.task.metrics[0]
+        if self.named or not curve or not metric.proportion or self._nothing_yet():
+            return ""
+        field = self._field()
+        best, lead = max(epoch.metric for epoch in curve), self.trials[field.lead()]
+        high = share_interval(best, field.n)[1]
+        if high >= field.values[field.lead()] or lead.plan == entry[1]:
+            return ""
+        return f"{metric.name} {best:.3f} (at most {high:.3f}) after {len(curve)} epochs was behind {lead.label}"
+
+    def _nothing_yet(self) -> bool:
+        """Whether there is no usable model so far: the first one is made whatever the clock says."""
+        return not any(trial.whole for trial in self.trials)
+
+    def _must(self, plan: Plan) -> bool:
+        """Whether a plan runs whatever is left: the first model of all, and the first of a pretrained network."""
+        known = {trial.plan.init for trial in self.trials if trial.whole}
+        early = self.clock.spent() < MUST * self.clock.allowed_s
+        return not known or (early and plan.init == "pretrained" and "pretrained" not in known)
+
+    def _field(self) -> Field:
+        course = self.course
+        return Field(self.trials, course.task, course.data, course.folder.path, course.seed)
+
+    def _stages(self, plan: Plan) -> int:
+        return len(self.course.view.pooled(plan.pooling).stages)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from regraft.backbone.view import View
 from regraft.engine import cache
 from regraft.engine.cache import Trunk
 from regraft.engine.predict import sides
 from regraft.kit import hardware
-from regraft.planner.race import samples
+from regraft.planner.course import samples
 from regraft.waist import BackboneCard, Data, Encoder, MachineCard
 
 
@@ -24,7 +26,14 @@ def machine(view: View, data: Data, encoder: Encoder, precision: str) -> Machine
         notes.append(f"bfloat16 is {gain:.2f} times as fast as float32 here: the trunk runs in {_name(half)}")
     trunk = Trunk(view, 0, encoder, micro)
     apart = sides(view.pooling, len(data.columns))
-    kept = {cache.promise(view, batch) for batch in samples(encoder, data.train, trunk, apart)}
+    kept, forward_s = set(), 0.0
+    for share, some in samples(encoder, data.train, trunk, apart):
+        begun = time.perf_counter()
+        batch = encoder.tensors(some)
+        prepared_s = time.perf_counter() - begun
+        promised, ran_s = cache.promise(view, batch)
+        kept.add(promised)
+        forward_s += share * apart * (prepared_s + ran_s) / len(some)
     exact = kept == {"exact"}
     if not exact:
         notes.append("on this processor a row's last bits depend on its micro-batch: equal runs agree to rounding only")
@@ -38,6 +47,7 @@ def machine(view: View, data: Data, encoder: Encoder, precision: str) -> Machine
         micro_batch=micro,
         versions=hardware.versions(),
         notes=tuple(notes),
+        forward_s=round(forward_s, 6),
     )
 
 
@@ -52,7 +62,7 @@ def backbone(view: View, fingerprint: str) -> BackboneCard:
             notes.append(
                 f"{one.pooling} pooling: the checkpoint lacks {names}: random at the start, trained with the head"
             )
-    return BackboneCard(view.name, view.provider, fingerprint, view.inputs, norms, poolings, tuple(notes))
+    return BackboneCard(view.name, view.provider, fingerprint, view.inputs, norms, poolings, tuple(notes), view.labels)
 
 
 def _name(half: bool) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.backbone import bundle
+from regraft.backbone.names import named
 from regraft.kit import shelf
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ def fingerprint(query: Any) -> str:
 
 
 def load(query: Any, modality: str = "", arch: str = "") -> View:
-    """The bundle's network, after its bytes were checked.
+    """The bundle's network, after its bytes were checked; its labels are the record's, but for a head on pairs.
 
     Raises: ModelError: a file was changed, or its library cannot open it.
     """
+    from torch import nn
+
     path = folder(query)
     told = bundle.read(path)
     view: View = shelf.find("providers", told.provider).load(str(path), modality or told.modality, arch)
+    if isinstance(view.native, nn.Linear) and view.native.in_features == view.dim:
+        view.labels = named(told.target.labels, view.native.out_features)
     return view

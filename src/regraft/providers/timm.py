@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.backbone import pictures
+from regraft.backbone.names import named
 from regraft.backbone.pictures import Network
 from regraft.errors import ModelError
 from regraft.kit import hardware
@@ -122,7 +123,7 @@ def _viewed(
     cfg = {k: v for k, v in module.pretrained_cfg.items() if k not in (*HERE, *LABELS, "architecture")}
     architecture = module.pretrained_cfg["architecture"]
     told = {"architecture": architecture, "model_args": args, "pretrained_cfg": cfg}
-    return pictures.viewed(
+    view = pictures.viewed(
         Network(
             name=name,
             provider="timm",
@@ -135,6 +136,19 @@ def _viewed(
             notes=notes,
         )
     )
+    view.labels = named(_labels(module.pretrained_cfg), module.num_classes)
+    return view
+
+
+def _labels(cfg: Mapping[str, Any]) -> list[str]:
+    """The labels that a folder names, in words where it describes them.
+
+    >>> _labels({"label_names": ["n02206856", "x"], "label_descriptions": {"n02206856": "bee"}}), _labels({})
+    (['bee', 'x'], [])
+    """
+    words = cfg.get("label_descriptions")
+    told = words if isinstance(words, Mapping) else {}
+    return [str(told.get(name, name)) for name in cfg.get("label_names") or ()]
 
 
 def _write(view: View, head: nn.Module, target: Target, folder: Path, told: Mapping[str, Any]) -> Opening:

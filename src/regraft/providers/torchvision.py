@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.backbone import pictures
+from regraft.backbone.names import named
 from regraft.backbone.pictures import Network
 from regraft.errors import ModelError, near
 from regraft.kit import durable, hardware
@@ -83,10 +84,14 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
         told = pictures.told(folder)
         with pictures.explained("torchvision", str(folder)):
             found, notes = tensors.read_state(folder / pictures.WEIGHTS)
-            return _filled(told, int(told["num_classes"]), found, folder.resolve().name, notes)
+            view = _filled(told, int(told["num_classes"]), found, folder.resolve().name, notes)
+            view.labels = named([str(label) for label in told.get("labels") or ()], _outputs(view))
+            return view
     name, tag, file = _cached(query)
     found, notes = tensors.read_state(file)
-    return _viewed_as(name, tag, found, f"{name}@{tag}", notes)
+    view = _viewed_as(name, tag, found, f"{name}@{tag}", notes)
+    view.labels = named(_library().models.get_model_weights(name)[tag].meta.get("categories") or (), _outputs(view))
+    return view
 
 
 def built(name: str, found: Mapping[str, Tensor], title: str, notes: tuple[str, ...]) -> View:
@@ -157,6 +162,11 @@ def _filled(
             notes=notes,
         )
     )
+
+
+def _outputs(view: View) -> int:
+    """How many classes the native head tells apart."""
+    return len(view.native.get_parameter("weight"))
 
 
 def _write(view: View, head: nn.Module, target: Target, folder: Path, told: Mapping[str, Any]) -> Opening:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regraft.backbone.names import named
 from regraft.errors import ModelError
 from regraft.kit import durable, hardware, optional, shelf
 from regraft.waist import Opening, Pooling, Target
@@ -117,6 +118,7 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
         example=example,
         head=head,
         missing=missing,
+        labels=_labels(module, head, info["missing_keys"]),
         source=str(folder),
         notes=(broken,) if broken else (),
         config=json.dumps({k: v for k, v in config.items() if "label" not in k}, sort_keys=True),
@@ -154,6 +156,15 @@ def _bare(config: Mapping[str, Any], folder: Path) -> bool:
     """Whether a checkpoint was saved as an encoder without any head, as sentence encoders are."""
     names = config.get("architectures") or [""]
     return (folder / SENTENCES).is_file() or str(names[0]).endswith("Model")
+
+
+def _labels(module: Any, head: str, lacking: Collection[str]) -> tuple[str, ...]:
+    """What the checkpoint's own head tells apart; nothing where it lacks the head, or says a number."""
+    config = module.config
+    if f"{head}.weight" in lacking or config.problem_type == PROBLEMS["number"]:
+        return ()
+    names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
+    return named(names, module.get_submodule(head).out_features)
 
 
 def _refuse_gaps(view: View, missing: set[str]) -> None:

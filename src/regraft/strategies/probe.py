@@ -4,31 +4,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regraft.backbone.pooling import Asked, chosen, heads
-from regraft.waist import Count, Facts, Optimizer, Phase, Plan, Rate
+from regraft.backbone.pooling import chosen, heads
+from regraft.strategies._tuning import Tuning
+from regraft.waist import Facts, Loss, Phase, Plan, Schedule, Share
+
+RATES = (1e-3, 1e-2)
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs:
-    """lr: learning rate of the head. epochs: passes over the training rows at most. batch: rows in a step.
+class Knobs(Tuning):
+    """epochs: passes over the training rows at most, 0 for 100. patience: 0 for a quarter of these, 10 at least.
 
     pooling: native (as the architecture's own classifier), mean (over tokens), or auto: every one that the backbone
     offers is run, and validation decides.
     """
 
-    lr: Rate = 1e-3
-    epochs: Count = 100
-    batch: Count = 32
-    pooling: Asked = "auto"
+    warmup: Share = 0.0
+    schedule: Schedule = "cosine"
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
-    """A plan per pooling: everything frozen but layers that the checkpoint lacks, early stopping on validation."""
+    """A plan per pooling and rate: everything frozen but layers that the checkpoint lacks, early stopping."""
     plans = []
+    most = knobs.epochs or 100
     for pooled in chosen(facts.backbone, knobs.pooling, every=True):
         frontier, rates = heads(pooled, len(pooled.stages))
-        phase = Phase(knobs.epochs, frontier, rates, patience_epochs=max(10, knobs.epochs // 4))
-        settings = (("lr", knobs.lr), ("epochs", knobs.epochs), ("batch", knobs.batch))
-        optimizer = Optimizer("adamw", knobs.lr, weight_decay=0.01)
-        plans.append(Plan("probe", (phase,), settings, pooling=pooled.pooling, optimizer=optimizer, batch=knobs.batch))
+        phase = Phase(
+            most,
+            frontier,
+            rates,
+            schedule=knobs.schedule,
+            warmup_frac=knobs.warmup,
+            patience_epochs=knobs.patience or max(10, most // 4),
+        )
+        plans += [
+            Plan(
+                "probe",
+                (phase,),
+                knobs.told(lr),
+                pooling=pooled.pooling,
+                optimizer=knobs.rule(lr),
+                loss=Loss(knobs.smoothing),
+                batch=knobs.batch,
+            )
+            for lr in knobs.rates(RATES)
+        ]
     return plans

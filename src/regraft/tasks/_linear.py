@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,68 @@ def plain(dim: int, count: int, bias: bool) -> nn.Linear:
     layer = nn.Linear(dim, count, bias=bias, device="meta")
     _fill(layer)
     return layer
+
+
+def nearest(layer: Any, features: Tensor, members: Tensor) -> None:
+    """Set a layer so that the largest output is the class with the nearest centroid.
+
+    Shapes: features [n, dim], members [n, C], above 0.5 where a row belongs to the class. By Euclidean distance, which
+    is linear: -‖x - μ‖² / 2 = μ·x - ‖μ‖² / 2 but for what all classes share. Without a bias by the cosine.
+    Reference: Tibshirani et al., Diagnosis of multiple cancer types by shrunken centroids, 2002.
+
+    >>> layer = plain(1, 2, True)
+    >>> nearest(layer, torch.tensor([[0.0], [2.0], [10.0]]), torch.tensor([[1, 0], [1, 0], [0, 1]]))
+    >>> layer(torch.tensor([[4.0], [7.0]])).argmax(1).tolist()
+    [0, 1]
+    """
+    yes = (members > 0.5).to(features.dtype)
+    means = yes.T @ features / yes.sum(0).clamp(min=1)[:, None]
+    with torch.no_grad():
+        if layer.bias is None:
+            layer.weight.copy_(means / means.norm(dim=1, keepdim=True).clamp(min=1e-12))
+        else:
+            layer.weight.copy_(means)
+            layer.bias.copy_(-means.square().sum(1) / 2)
+
+
+def between(layer: Any, features: Tensor, members: Tensor) -> None:
+    """Set a layer so that an output is above 0 where a row is nearer to the mean of the yeses than to that of the noes.
+
+    Shapes: as `nearest`; every output is a label of its own.
+
+    >>> layer = plain(1, 1, True)
+    >>> between(layer, torch.tensor([[0.0], [2.0], [10.0]]), torch.tensor([[0], [0], [1]]))
+    >>> (layer(torch.tensor([[5.0], [6.0]])) > 0).tolist()
+    [[False], [True]]
+    """
+    yes = (members > 0.5).to(features.dtype)
+    means = [side.T @ features / side.sum(0).clamp(min=1)[:, None] for side in (yes, 1 - yes)]
+    with torch.no_grad():
+        layer.weight.copy_(means[0] - means[1])
+        if layer.bias is not None:
+            layer.bias.copy_((means[1].square().sum(1) - means[0].square().sum(1)) / 2)
+
+
+def line(layer: Any, features: Tensor, targets: Tensor) -> None:
+    """Set a layer to the line of least squares through rows of one feature, [n, 1].
+
+    Raises: ValueError: there are more features: a fit to those would be training.
+
+    >>> layer = Scaled(1, True, centre=0.0, spread=1.0)
+    >>> line(layer, torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([1.0, 3.0, 5.0]))
+    >>> [round(v, 4) for v in layer(torch.tensor([[3.0]]))[0].tolist()]
+    [7.0]
+    """
+    if features.shape[1] != 1:
+        raise ValueError(f"{features.shape[1]} features")
+    x, y = features[:, 0].double(), targets.double()
+    centre = x.mean() if layer.bias is not None else torch.zeros((), dtype=torch.double)
+    offset = y.mean() if layer.bias is not None else torch.zeros((), dtype=torch.double)
+    slope = ((x - centre) * (y - offset)).sum() / (x - centre).square().sum().clamp(min=1e-12)
+    with torch.no_grad():
+        layer.weight.fill_(slope / layer.spread)
+        if layer.bias is not None:
+            layer.bias.fill_((offset - slope * centre - layer.centre) / layer.spread)
 
 
 def _fill(layer: nn.Module) -> None:

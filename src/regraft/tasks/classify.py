@@ -45,6 +45,11 @@ def make(target: Target, metric: str = "") -> Task:
 
         return _linear.plain(dim, len(target.labels), bias)
 
+    def settle(head: nn.Module, features: Tensor, targets: Tensor) -> None:
+        from regraft.tasks import _linear
+
+        _linear.nearest(head, features, targets[:, None] == targets.new_tensor(range(len(target.labels))))
+
     def encode(ys: Sequence[Any]) -> Tensor:
         import torch
 
@@ -82,6 +87,7 @@ def make(target: Target, metric: str = "") -> Task:
         name="classify",
         head=head,
         fold=lambda head: head,
+        settle=settle,
         encode=encode,
         loss=loss,
         decode=decode,

@@ -60,6 +60,11 @@ def make(target: Target, metric: str = "") -> Task:
 
         return _linear.plain(dim, len(target.labels), bias)
 
+    def settle(head: nn.Module, features: Tensor, targets: Tensor) -> None:
+        from regraft.tasks import _linear
+
+        _linear.between(head, features, targets)
+
     def encode(ys: Sequence[Any]) -> Tensor:
         import torch
 
@@ -100,6 +105,7 @@ def make(target: Target, metric: str = "") -> Task:
         name="multilabel",
         head=head,
         fold=lambda head: head,
+        settle=settle,
         encode=encode,
         loss=loss,
         decode=decode,

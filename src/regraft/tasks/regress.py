@@ -75,6 +75,11 @@ def make(target: Target, metric: str = "") -> Task:
 
         return _linear.Scaled(dim, bias, target.centre, target.spread)
 
+    def settle(head: nn.Module, features: Tensor, targets: Tensor) -> None:
+        from regraft.tasks import _linear
+
+        _linear.line(head, features, targets)
+
     def fold(head: nn.Module) -> nn.Module:
         from regraft.tasks import _linear
 
@@ -114,6 +119,7 @@ def make(target: Target, metric: str = "") -> Task:
         name="regress",
         head=head,
         fold=fold,
+        settle=settle,
         encode=encode,
         loss=loss,
         decode=decode,

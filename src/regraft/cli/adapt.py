@@ -1,0 +1,221 @@
+"""`regraft adapt`, with the knobs of its strategies, and `regraft demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regraft.cli.screen import Json, Screen, Verbose, put, put_object, size
+from regraft.errors import GateError, UsageError
+from regraft.waist import Budget
+
+if TYPE_CHECKING:
+    from regraft.flow import Run
+
+
+def adapt(
+    data: Annotated[
+        str, typer.Argument(help="Class folders of pictures or texts, a table, or a folder of tables by split.")
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option("--model", help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle."),
+    ] = "",
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option("--strategy", help="What to run; may be given again. All that suit, raced, if left out."),
+    ] = None,
+    target: Annotated[str, typer.Option("--target", help="The column to predict.")] = "",
+    text: Annotated[str, typer.Option("--text", help="The column of texts, or two with a comma: a pair.")] = "",
+    image: Annotated[str, typer.Option("--image", help="The column of picture paths.")] = "",
+    group: Annotated[str, typer.Option("--group", help="Rows with one value here stay in one split.")] = "",
+    sensitive: Annotated[
+        str, typer.Option("--sensitive", help="Columns that never are inputs and are kept beside the rows.")
+    ] = "",
+    time: Annotated[str, typer.Option("--time", help="A column of times: the latest rows become the test.")] = "",
+    task: Annotated[str, typer.Option("--task", help="classify, multilabel, regress or ordinal.")] = "",
+    val: Annotated[str, typer.Option("--val", help="A path with the validation split.")] = "",
+    test: Annotated[str, typer.Option("--test", help="A path with the test split.")] = "",
+    max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows of each split; 0 takes all.", min=0)] = 0,
+    positive: Annotated[str, typer.Option("--positive", help="Of two classes, the one that is looked for.")] = "",
+    order: Annotated[str, typer.Option("--order", help="The labels from low to high, for --task ordinal.")] = "",
+    metric: Annotated[str, typer.Option("--metric", help="The metric that decides.")] = "",
+    balance: Annotated[
+        str, typer.Option("--balance", help="auto, none, or classes: every class counts the same however rare it is.")
+    ] = "auto",
+    long: Annotated[
+        str, typer.Option("--long", help="Texts that are too long: cut, ends (head and tail), or windows (averaged).")
+    ] = "cut",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest text in tokens; 0 takes the default.")] = 0,
+    arch: Annotated[
+        str, typer.Option("--arch", help="The architecture of a state dict: timm/NAME, torchvision/NAME.")
+    ] = "",
+    budget: Annotated[
+        str, typer.Option("--budget", help="How much may be spent: 30s, 5m, 1h30m, 12trials or 20epochs.")
+    ] = "",
+    refit: Annotated[
+        str, typer.Option("--refit", help="What ships: the winner as it was tried (train), or trained on all rows.")
+    ] = "train",
+    out: Annotated[Path, typer.Option("--out", help="The folder that runs are put into.")] = Path("runs"),
+    seed: Annotated[int, typer.Option("--seed", help="Seeds splits, starts, order of rows, resampling.")] = 0,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32 (exact), or auto: bf16 for the trunk where it is measured faster.")
+    ] = "fp32",
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep what the frozen trunk gives.")] = True,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew beside an earlier run of the same request.")
+    ] = False,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run, which must exist.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plans and what they would take; write nothing.")
+    ] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    knobs: dict[str, str] | None = None,
+) -> None:
+    """Adapt a pretrained model to your data: try the strategies, pick on validation, audit, pack.
+
+    regraft adapt photos/ --model path/to/model
+
+    regraft adapt photos/ --model path/to/model --strategy partial --partial.depth 2
+
+    regraft adapt reviews.csv --model minilm --target label --text review --budget 5m
+
+    A strategy's own options: regraft adapt --strategy NAME --help
+    """
+    from regraft import flow
+    from regraft.kit import hardware, store
+    from regraft.planner.request import parse_budget
+    from regraft.waist import Options, Reading
+
+    reading = Reading(
+        target=target,
+        text=names(text),
+        image=image,
+        group=group,
+        sensitive=names(sensitive),
+        time=time,
+        task=task,
+        val=val,
+        test=test,
+        max_rows=max_rows,
+        positive=positive,
+        order=names(order),
+    )
+    options = Options(
+        data=data,
+        model=model,
+        reading=reading,
+        strategies=tuple(strategy or ()),
+        knobs=tuple(sorted((knobs or {}).items())),
+        metric=metric,
+        balance=balance,  # type: ignore[arg-type]
+        long=long,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        arch=arch,
+        budget=parse_budget(budget),
+        refit=refit,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        cache=cache,
+        seed=seed,
+    )
+    if resume is not None:
+        if options != Options("", "") or fresh:
+            raise UsageError(
+                "--resume takes its request from the run",
+                saw="DATA, --model, --strategy, a knob or another setting beside it",
+                allowed="--resume RUN alone",
+                do=f"regraft adapt --resume {resume}",
+            )
+        options = store.Folder(store.existing(resume)).load("options", Options)
+    else:
+        if not data or not model:
+            raise UsageError(
+                "what to adapt is missing",
+                saw=f"DATA {data or 'not given'}, --model {model or 'not given'}",
+                allowed="both",
+                do="regraft adapt photos/ --model path/to/model, or see regraft demo",
+            )
+    screen = Screen(quiet=as_json)
+    if dry_run:
+        plans = screen.watch(flow.forecast(options))
+        if as_json:
+            put_object("adapt", {"plans": plans})
+        else:
+            head = ["plan", "frozen stages", "trained", "cache", "GFLOP at most"]
+            screen.table(head, [_forecast(plan) for plan in plans])
+        return
+    run = screen.watch(flow.steps(options, out, fresh=fresh, resume=resume, begun=hardware.begun()))
+    if as_json:
+        put_object("adapt", object_of(run, "adapt"))
+    else:
+        finale(screen, run)
+    if run.verdict.decision == "refuse":
+        raise typer.Exit(GateError.code)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The folder that the demo's data and run are put into.")] = Path(
+        "runs"
+    ),
+    seed: Annotated[int, typer.Option("--seed", help="Seeds the choice of digits and everything after it.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run it anew.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show the whole way on handwritten digits with a small backbone of our own: no network, under two minutes.
+
+    regraft demo
+    """
+    from regraft import embedded
+    from regraft.embedded.digits import write_digits
+
+    folder = write_digits(out / "digits", seed)
+    screen = Screen(quiet=as_json)
+    screen.say(f"demo: scikit-learn's handwritten digits, 20 a class for training, as small pictures in {folder}")
+    screen.say("demo: the backbone was trained on invented pen strokes and has seen no digit")
+    model = str(embedded.folder())
+    fair = {"scratch.epochs": "60"}  # random weights need longer than the default to show what they can do
+    adapt(str(folder), model, budget="12trials", out=out, seed=seed, fresh=fresh, as_json=as_json, knobs=fair)
+
+
+def object_of(run: Run, command: str) -> dict[str, Any]:
+    """A finished run as `--json` prints it."""
+    from regraft.deliver import report
+
+    return report.as_object(str(run.folder), run.data, run.trials, run.verdict, str(run.report), command, run.account)
+
+
+def finale(screen: Screen, run: Run) -> None:
+    """The trials, the decision and what to do next, as `adapt` ends and `runs show` repeats."""
+    from regraft.deliver import report
+
+    head = ["", "plan", "validation", "test", "trained", "seconds", "peak memory"]
+    screen.table(head, report.cells_of(run.trials, run.verdict.winner))
+    put("")
+    put(f"{run.verdict.decision}: {run.winner.label} · {run.verdict.rule}")
+    for finding in run.verdict.findings:
+        put(f"  {finding.status}  {finding.check}: {finding.evidence}")
+    if run.account.skipped or run.account.budget != Budget():
+        left = f", {len(run.account.skipped)} plans left out" if run.account.skipped else ""
+        put(f"race    {run.account.trials} trials in {run.account.seconds:.0f} s{left}")
+    put(f"report  {run.report}")
+    if run.verdict.decision == "refuse":
+        put("no bundle is shipped")
+        return
+    put(f"bundle  {run.bundle}")
+    put("next")
+    for line in report.commands(str(run.folder), run.data):
+        put(f"  {line}")
+
+
+def _forecast(told: dict[str, Any]) -> list[str]:
+    numbers = [f"{told['trainable']:,}", size(told["cache_bytes"]), f"{told['gflop_at_most']:,.0f}"]
+    return [told["label"], str(told["frontier"]), *numbers]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Column names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,79 @@
+"""`regraft predict`: answers for files, folders, tables, texts and standard input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regraft.cli.screen import Json, Screen, Verbose, put_object, shown
+from regraft.errors import UsageError
+
+TABLE_ROWS = 40
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run, or a bundle.")],
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders, tables; - reads a text or a path a line.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="A text; for a model of pairs give two.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write predictions here: .csv or .jsonl.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predict with a run or a bundle.
+
+    regraft predict runs/RUN photo.jpg more_photos/
+
+    regraft predict runs/RUN --text "a quiet triumph"
+
+    regraft predict runs/RUN table.csv --out labels.csv
+
+    From standard input a pair is two texts with a tab between them.
+    """
+    from regraft.deliver import inputs as reading
+    from regraft.deliver.model import open_model
+
+    check_out(out)
+    if not inputs and not text:
+        raise UsageError("there is nothing to predict", allowed="files, folders, --text, or - for standard input")
+    model = open_model(run)
+    cells: list[Any] = []
+    for each in inputs or []:
+        cells += reading.lines(sys.stdin, model) if each == "-" else [Path(each)]
+    cells += reading.texts(text or [], model)
+    answers = model.predict(cells)
+    keep(out, answers)
+    if as_json:
+        put_object("predict", {"run": str(run), "predictions": answers})
+        return
+    screen = Screen()
+    head = [name for name, value in answers[0].items() if not isinstance(value, dict)]
+    rows = [[shown(answer[name]) for name in head] for answer in answers]
+    screen.table(head, rows[: TABLE_ROWS if out else None])
+    if out is not None:
+        screen.say(f"{len(rows)} predictions written to {out}")
+
+
+def check_out(out: Path | None) -> None:
+    """Refuse a file for predictions before any work.
+
+    Raises: UsageError: its ending is none that can be written.
+    """
+    if out is not None and out.suffix not in (".csv", ".jsonl"):
+        raise UsageError("predictions cannot be written in this form", str(out), ".csv or .jsonl", "change its ending")
+
+
+def keep(out: Path | None, answers: list[dict[str, Any]]) -> None:
+    """Write answers where they were asked for: a table, or a line of JSON each."""
+    from regraft.deliver.inputs import as_csv
+    from regraft.kit import durable
+
+    if out is None:
+        return
+    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    durable.write(out, (as_csv(answers) if out.suffix == ".csv" else lines).encode("utf-8", "surrogatepass"))

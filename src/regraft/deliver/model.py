@@ -1,0 +1,94 @@
+"""A bundle that was opened: it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from regraft.backbone import bundle as bundles
+from regraft.deliver.inputs import expand
+from regraft.engine.cache import Table, Trunk
+from regraft.engine.predict import Graft, outputs, sides
+from regraft.errors import ModelError
+from regraft.kit import hardware, shelf, store
+from regraft.waist import Bundle, Row, Task
+
+
+@dataclass(slots=True)
+class Model:
+    """A bundle that was opened: `labels` in order, its record `told`, `predict`."""
+
+    folder: Path
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    told: Bundle
+    _graft: Graft
+    _task: Task
+
+    @property
+    def literal(self) -> bool:
+        """Whether a string is a cell itself, not the path of one."""
+        found: bool = shelf.find("modalities", self.told.modality).LITERAL
+        return found
+
+    @classmethod
+    def load(cls, folder: Path, module: Any = None) -> Model:
+        """Open a bundle after comparing its bytes with its record.
+
+        Args:
+            module: The network, built as it was for the run, for a bundle of a network from your own code.
+        Raises: ModelError: it is no bundle, was changed, or cannot be opened.
+        """
+
+        if not bundles.is_bundle(folder):
+            raise ModelError(
+                "there is no bundle here",
+                saw=str(folder),
+                allowed="a bundle's folder, or a run that shipped one",
+                do="finish the run with regraft adapt --resume RUN; if its result was refused, report.md says why",
+            )
+        told = bundles.read(folder)
+        if module is None:
+            view = shelf.find("providers", "bundle").load(str(folder))
+        else:
+            view = shelf.find("providers", told.provider).reopen(folder, module)
+        native, view = view.native, view.pooled(told.plan.pooling)
+        view.inputs = told.inputs
+        task = shelf.find("tasks", told.task).make(told.target)
+        hardware.settle(hardware.threads())
+        return cls(folder, told.target.labels, told.columns, told, Graft(view, native), task)
+
+    def predict(self, cells: Any) -> list[dict[str, Any]]:
+        """A dictionary per cell: `id` and the task's answer (`label`, `confidence`, `probabilities`; `value`, `low` …).
+
+        Args:
+            cells: A `Path` (a file, a folder with everything in it that the model reads, a table with the columns of
+                training), a picture, an array, a text, a tuple of two texts, or a list of these. A string is a text for
+                a model of texts, and a path for a model of pictures.
+        Raises: DataError: a cell cannot be read; it is named. UsageError: nothing was given, or a table lacks a column.
+        """
+
+        item = shelf.find("modalities", self.told.modality)
+        rows = [Row(name, cell, None, "", name) for name, cell in expand(cells, item, self.columns)]
+        answers = self._task.answers(self.outputs(rows), dict(self.told.calibration))
+        return [{"id": row.id, **answer} for row, answer in zip(rows, answers, strict=True)]
+
+    def outputs(self, rows: Sequence[Row]) -> Tensor:
+        """The model's outputs for rows, [N, …], in its task's form."""
+        view = self._graft.view
+        trunk = Trunk(view, 0, view.encoder(), self.told.micro_batch)
+        return outputs(self._graft, Table(trunk, rows, None, sides(view.pooling, len(self.columns))))
+
+
+def open_model(path: Path) -> Model:
+    """The model of a bundle or of a run, to predict with.
+
+    Raises: UsageError: there is no run; ModelError: it has no bundle, or a changed one.
+    """
+    if (path / "regraft.json").is_file():
+        return Model.load(path)
+    return Model.load(store.existing(path) / "bundle")

@@ -1,0 +1,405 @@
+"""The line from data to verdict: one step after the other, each a record in the run folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from regraft.data.open import card as card_of
+from regraft.data.open import open_data, sentence
+from regraft.deliver.inputs import is_there, safe
+from regraft.errors import UsageError
+from regraft.kit import durable, hardware, store
+from regraft.planner.propose import propose
+from regraft.planner.request import balance_of, find_provider, prepare, resolved, strategies_of
+from regraft.waist import (
+    Account,
+    BackboneCard,
+    Budget,
+    Data,
+    DataCard,
+    Event,
+    Facts,
+    Finished,
+    MachineCard,
+    Options,
+    PhaseDone,
+    Plan,
+    Row,
+    Said,
+    Scored,
+    Trial,
+    Verdict,
+    fingerprint,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from regraft.planner.race import Race
+
+T = TypeVar("T")
+UNTRIED = "packing the bundle; the clock does not allow opening it in a fresh process, so regraft alone reads it back"
+LOGGED = (Said, Scored, PhaseDone, Finished)
+PASS = {"train": 0.35, "val": 0.1, "test": 0.1}
+"""Of the seconds that are left when training could begin: what one pass of the backbone over a split may take."""
+FEWEST = {"train": 64, "val": 32, "test": 32}
+CLOSING_S, OPENING = 4.0, 0.15
+"""What is held back for the end: seconds for choosing and reporting, and a share for opening the bundle elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: what was tried, the verdict, and where bundle and report lie."""
+
+    folder: Path
+    data: DataCard
+    trials: tuple[Trial, ...]
+    verdict: Verdict
+    account: Account
+    bundle: Path
+    report: Path
+
+    @property
+    def winner(self) -> Trial:
+        return self.trials[self.verdict.winner]
+
+    def predict(self, cells: Any) -> list[dict[str, Any]]:
+        """As `Model.predict`, with the run's bundle."""
+        from regraft.deliver.model import Model
+
+        return Model.load(self.bundle).predict(cells)
+
+
+def finish(work: Generator[Event, None, T]) -> T:
+    """Pull events until the work is done; returns what it made."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            made: T = end.value
+            return made
+
+
+def steps(
+    options: Options,
+    out: Path,
+    *,
+    fresh: bool = False,
+    resume: Path | None = None,
+    data: Any = None,
+    model: Any = None,
+    begun: float | None = None,
+) -> Generator[Event, None, Run]:
+    """The whole run as events: `Said` first with what the data is, before torch is imported; returns the run.
+
+    `data` and `model` are the things themselves where the options can only name them; `begun` is when a budget's clock
+    began to run, by `time.monotonic()`.
+    """
+    begun, options = begun or time.monotonic(), resolved(options)
+    data = _itself(options.data, data, "data")
+    query = _itself(options.model, model, "model")
+    provider = find_provider(query)
+    named = isinstance(query, str) and not is_there(Path.exists, query)
+    mark = provider.fingerprint(query) if named else ""  # a name that is not in the caches fails before data is read
+    rows = open_data(data, options.seed, options.reading)
+    card = card_of(rows)
+    yield Said(sentence(card))
+    for note in card.notes:
+        yield Said(note)
+    mark = mark or provider.fingerprint(query)
+    request = replace(options, data=rows.fingerprint, model=mark)
+    stem = f"{store.slug(rows.name)}-{store.slug(Path(options.model).name)}"
+    path = resume or store.place(out, stem, fingerprint(request), fresh=fresh)
+    folder = store.Folder(path)
+    if resume is not None and folder.load("request", Options) != request:
+        raise UsageError(
+            "the data or the model has changed since this run began",
+            saw=f"{options.data}, {options.model}",
+            allowed="the files that the run began with",
+            do="start a new run without --resume",
+        )
+    if folder.has("verdict"):
+        yield Said(f"this was run before: reading {path}")
+        return read_run(path)
+    known = (path / "options.json").is_file()
+    with durable.lock(path / ".lock", f"the run {path}"):
+        durable.sweep(path)
+        folder.write("options", replace(options, data=_absolute(options.data), model=_absolute(options.model)))
+        folder.write("request", request)
+        folder.write("data", card)
+        durable.write(path / "splits.csv", _splits(rows))
+        yield Said(f"going on with the run {path}" if known else f"run {path}")
+        return (yield from _work(options, rows, folder, query, mark, begun))
+
+
+def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
+    """What the plans of a request would take, without training or writing anything.
+
+    Returns: For each plan its record, trainable parameters, cache bytes and GFLOP at most.
+    """
+    options = resolved(options)
+    data = open_data(options.data, options.seed, options.reading)
+    card = card_of(data)
+    for text in (sentence(card), *card.notes):
+        yield Said(text)
+    mark = find_provider(options.model).fingerprint(options.model)
+    from regraft.engine import freeze
+    from regraft.planner import survey
+    from regraft.planner.course import Course
+
+    view, encoder, task = prepare(options, data, options.model)
+    machine = survey.machine(view, data, encoder, options.precision)
+    facts = Facts(card_of(data), survey.backbone(view, mark), machine)
+    course = Course(view, data, task, encoder, machine, store.Folder(Path()), options.seed)
+    rows = sum(count for _, count in facts.data.rows)
+    told = []
+    for plan in _plans(facts, options, balance_of(options, data, task)):
+        graft = course.graft(plan)
+        stages, apart = graft.view.stages, course.sides(graft.view)
+        trained = {
+            n: p for phase in plan.phases for n, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()
+        }
+        below = apart * sum(s.flops for s in stages[: plan.trunk])
+        above = apart * sum(s.flops for s in stages[plan.trunk :])
+        epochs = sum(phase.epochs for phase in plan.phases)
+        told.append(
+            {
+                "label": plan.label,
+                "plan": plain(plan),
+                "frontier": plan.trunk,
+                "trainable": sum(p.numel() for p in trained.values()),
+                "cache_bytes": apart * rows * stages[plan.trunk - 1].out_bytes if plan.trunk else 0,
+                "gflop_at_most": (rows * below + epochs * 3 * above * facts.train_rows) / 1e9,
+            }
+        )
+    return told
+
+
+def _work(
+    options: Options, data: Data, folder: store.Folder, query: Any, mark: str, begun: float
+) -> Generator[Event, None, Run]:
+    """From the data to the verdict; everything here may import torch."""
+    from regraft.planner import survey
+    from regraft.planner.clock import Clock
+    from regraft.planner.course import Course
+    from regraft.planner.race import Race
+
+    clock = Clock(folder, options.budget.seconds, begun)
+    view, encoder, task = prepare(options, data, query)
+    body = folder.step("backbone", BackboneCard, lambda: survey.backbone(view, mark), mark)
+    machine = folder.step("machine", MachineCard, lambda: survey.machine(view, data, encoder, options.precision), mark)
+    hardware.settle(machine.threads)
+    clock.opening_s = time.monotonic() - begun  # another process opens the bundle: it imports the same
+    clock.reserve_s = CLOSING_S + min(clock.opening_s, OPENING * options.budget.seconds)
+    if options.budget.seconds:
+        limits = folder.step("limits", dict[str, int], lambda: _limits(clock.left(), machine), mark)
+        data, notes = _affordable(data, limits, options)
+        for note in notes:
+            yield Said(note)
+        durable.write(folder.path / "splits.csv", _splits(data))
+    cells = [row.cell for rows in (data.train, data.val, data.test) for row in rows]
+    for note in (*body.notes, *machine.notes, *encoder.told(cells)):
+        yield Said(note)
+    if machine.processor != hardware.processor():
+        yield Said(f"this run began on {machine.processor}: from here on its last bits may differ")
+    facts = Facts(card_of(data), body, machine)
+    balance = balance_of(options, data, task)
+    plans = folder.step("plans", list[Plan], lambda: _plans(facts, options, balance), facts, options, balance)
+    if balance:
+        yield Said(
+            f"labels are far from equally frequent: rare ones weigh more in training, {task.metrics[0].name} decides "
+            "(--balance none, --metric)"
+        )
+    course = Course(view, data, task, encoder, machine, folder, options.seed, options.cache)
+    race = Race(course, plans, options.budget, clock, named=bool(options.strategies))
+    packed = yield from _run(race, options, body.name)
+    return (yield from _end(race, options, body, packed))
+
+
+def _plans(facts: Facts, options: Options, balance: float) -> list[Plan]:
+    """What runs: the plans of the strategies, and under a clock the two cheapest of all first.
+
+    These are a model that needs no network and one that trains nothing: usable within seconds, and what any other plan
+    must beat.
+    """
+    raced = not options.strategies or options.budget != Budget()
+    plans = propose(facts, strategies_of(options), options.knobs, balance, raced)
+    if options.strategies and options.budget.seconds:
+        every = propose(facts, strategies_of(replace(options, strategies=())), (), balance, raced=True)
+        first = [next((p for p in every if p.init == init), None) for init in ("plain", "pretrained")]
+        plans = [p for p in first if p is not None and p not in plans] + plans
+    return plans
+
+
+def _limits(left_s: float, machine: MachineCard) -> dict[str, int]:
+    """The most rows of each split that one pass of the backbone may take."""
+    return {name: max(FEWEST[name], int(share * left_s / machine.forward_s)) for name, share in PASS.items()}
+
+
+def _affordable(data: Data, limits: Mapping[str, int], options: Options) -> tuple[Data, tuple[str, ...]]:
+    """The data, cut where one pass over it would take too much of the seconds there are; what was cut is said."""
+    from regraft.data.split import thin
+
+    def some(name: str) -> Sequence[Row]:
+        rows: Sequence[Row] = getattr(data, name)
+        limit = max(limits[name], 2 * len(data.target.labels) if name == "train" else 0)
+        return thin(rows, limit, options.seed, cover=name == "train") if len(rows) > limit else rows
+
+    less = replace(data, train=some("train"), val=some("val"), test=some("test"))
+    sizes = {name: (len(getattr(less, name)), len(getattr(data, name))) for name in PASS}
+    if all(used == there for used, there in sizes.values()):
+        return data, ()
+    told = ", ".join(f"{used:,} of {there:,} {name} rows" for name, (used, there) in sizes.items() if used < there)
+    return less, (f"{options.budget.seconds:.0f} s do not suffice to read all rows once: {told} are used",)
+
+
+def _run(race: Race, options: Options, base: str) -> Generator[Event, None, int]:
+    """Run the race; whenever another trial leads, its model is packed, so that a usable one is there at any time.
+
+    Returns: The trial that was packed last, -1 for none.
+    """
+    from regraft.deliver.pack import pack
+    from regraft.planner.pick import Field
+
+    course, packed = race.course, -1
+    for event in race.run():
+        if isinstance(event, LOGGED):
+            course.folder.log(type(event).__name__, event)
+        yield event
+        if isinstance(event, Finished) and event.trial.whole and len(race.plans) > 1:
+            lead = Field(race.trials, course.task, course.data, course.folder.path, course.seed).lead()
+            if lead != packed:
+                pack(course, race.trials[lead], base, tried=False)
+                packed = lead
+    return packed
+
+
+def _end(race: Race, options: Options, body: BackboneCard, packed: int) -> Generator[Event, None, Run]:
+    """Choose, refit, question, pack and report."""
+    from regraft.audit.gate import gate
+    from regraft.audit.gather import audit, baselines
+    from regraft.backbone import bundle as bundles
+    from regraft.deliver import native
+    from regraft.deliver.pack import pack
+    from regraft.planner.pick import pick
+
+    course, folder, trials = race.course, race.course.folder, race.trials
+    task, data, seed = course.task, course.data, course.seed
+    if not any(trial.whole for trial in trials):
+        raise UsageError(
+            "the budget was too small for a single trial",
+            saw=f"{race.clock.spent():.0f} s spent of {options.budget.seconds:.0f} s",
+            allowed="a budget in which one plan can be run",
+            do=f"regraft adapt --resume {folder.path} goes on once; or choose a larger --budget",
+        )
+    winner, rule, compared = pick(trials, task, data, folder.path, seed)
+    if options.refit == "all":
+        winner = yield from _refit(race, winner)
+    findings = audit(task, data, trials, winner, folder.path, seed)
+    verdict = gate(trials, winner, rule, baselines(task, data), findings, compared)
+    tried = race.clock.allows(race.clock.opening_s)
+    yield Said("packing the bundle and opening it in a fresh process" if tried else UNTRIED)
+    pack(course, trials[winner], body.name, tried)
+    if note := native.untried(bundles.read(folder.path / "bundle").opening):
+        yield Said(note)
+    _tell(race, verdict)
+    return read_run(folder.path)
+
+
+def _refit(race: Race, winner: int) -> Generator[Event, None, int]:
+    """Train the winner once more on training and validation rows, as long as it was best; returns its place.
+
+    What validation said of it is taken over: it chose the plan, and its rows are among those trained on now.
+    """
+    from regraft.planner.sizes import refitted
+
+    course, chosen = race.course, race.trials[winner]
+    plan = refitted(chosen)
+    if race.clock.left() < chosen.cost.seconds:
+        yield Said("not fitted again on all rows: the clock does not allow it")
+        return winner
+    yield Said(f"fitting {chosen.label} again, on validation rows too")
+    for event in course.trial(len(race.plans), plan):
+        if isinstance(event, Finished):
+            scores = [s for s in chosen.scores if s.split == "val"] + [
+                s for s in event.trial.scores if s.split != "val"
+            ]
+            note = "validation was scored before it was fitted again on validation rows too"
+            held = replace(event.trial, scores=tuple(scores), calibration=chosen.calibration, notes=(note,))
+            race.trials.append(held)
+            course.folder.log("Finished", Finished(held))
+            yield Finished(held)
+        else:
+            yield event
+    return len(race.trials) - 1
+
+
+def _tell(race: Race, verdict: Verdict) -> None:
+    """Write what the run ends with: its records, then the pages made of them."""
+    from regraft.deliver import examine, page, report, story
+
+    course, folder = race.course, race.course.folder
+    made = course.outputs(race.trials[verdict.winner], "test")
+    if verdict.decision == "refuse":
+        durable.remove(folder.path / "bundle")
+    folder.write("examined", examine.examine(course.task, course.data, made))
+    folder.write("account", race.account)
+    folder.write("trials", race.trials)
+    race.clock.tick(now=True)
+    told = story.read(folder.path, verdict)
+    durable.write(folder.path / "report.md", report.write_report(told).encode("utf-8", "surrogatepass"))
+    durable.write(folder.path / "report.html", page.write_page(told).encode("utf-8", "surrogatepass"))
+    folder.write("verdict", verdict)
+
+
+def read_run(path: Path) -> Run:
+    """A finished run from its folder.
+
+    Raises: UsageError: it is not finished.
+    """
+    folder = store.Folder(path)
+    verdict = folder.load("verdict", Verdict)
+    trials = tuple(folder.load("trials", list[Trial]))
+    card, account = folder.load("data", DataCard), folder.load("account", Account)
+    return Run(path, card, trials, verdict, account, path / "bundle", path / "report.html")
+
+
+def _itself(named: str, thing: Any, what: str) -> Any:
+    """What a request is about: the thing that was handed over, or what its options name.
+
+    Raises: UsageError: it was in memory then, and is not handed over now.
+    """
+    if thing is None and named.startswith("<"):
+        raise UsageError(
+            f"the {what} of this run was in memory",
+            saw=named,
+            allowed="a path on the command line",
+            do="call regraft.adapt in Python again with the same data and model: it goes on with the run",
+        )
+    return named if thing is None else thing
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same from every folder, so that a run may be resumed from another one."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _splits(data: Data) -> bytes:
+    file = io.StringIO()
+    sheet = csv.writer(file)
+    more = (["group"] if any(row.group for row in data.train) else []) + list(data.sensitive)
+    sheet.writerow(["id", "split", data.target.name, "sha256", *more])
+    for name in ("train", "val", "test"):
+        for row in getattr(data, name):
+            y = json.dumps(row.y, ensure_ascii=False) if isinstance(row.y, tuple) else str(row.y)
+            facets = ([row.group] if len(more) > len(data.sensitive) else []) + list(row.facets)
+            sheet.writerow(
+                [safe(row.id), name, y if data.target.kind == "number" else safe(y), row.key, *map(safe, facets)]
+            )
+    return file.getvalue().encode("utf-8", "surrogatepass")

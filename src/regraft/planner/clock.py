@@ -1,0 +1,44 @@
+"""The seconds that a run has spent, over all its sittings, against those that it may spend."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+from regraft.kit.store import Folder
+
+EVERY_S = 3.0
+NAME = "clock"
+
+
+class Clock:
+    """A run's clock: it goes on where the sitting before left it, and is written down every few seconds.
+
+    Args:
+        begun: When this sitting began, by `time.monotonic()`; imports and reading count.
+        allowed_s: What may be spent, 0 for any.
+    `reserve_s` is held back for the end, `opening_s` is what another process takes to open a bundle.
+    """
+
+    def __init__(self, folder: Folder, allowed_s: float, begun: float) -> None:
+        self.folder, self.allowed_s, self.begun = folder, allowed_s, begun
+        self.earlier = folder.load(NAME, float) if folder.has(NAME) else 0.0
+        self.reserve_s = self.opening_s = 0.0
+        self._last = time.monotonic()
+
+    def spent(self) -> float:
+        return self.earlier + time.monotonic() - self.begun
+
+    def left(self) -> float:
+        """Seconds that may still go into trials: what is reserved for the end is no longer among them."""
+        return self.allowed_s - self.spent() - self.reserve_s if self.allowed_s else inf
+
+    def allows(self, seconds: float) -> bool:
+        """Whether so many seconds more keep the promise: 105 % of the budget and 10 s, of which 2 s are not touched."""
+        return not self.allowed_s or self.spent() + seconds <= 1.05 * self.allowed_s + 8.0
+
+    def tick(self, now: bool = False) -> None:
+        """Write the time down, if it is some seconds ago that this was done; a killed run then remembers it."""
+        if now or time.monotonic() - self._last >= EVERY_S:
+            self._last = time.monotonic()
+            self.folder.write(NAME, round(self.spent(), 3))

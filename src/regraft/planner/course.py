@@ -1,0 +1,334 @@
+"""What all plans of a run share, and how one of them is run: started, paused, ended early, scored, kept."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file as read_arrays
+from safetensors.numpy import save
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save as save_tensors
+
+from regraft.backbone.view import View
+from regraft.engine import cache, freeze, heads
+from regraft.engine.cache import Store, Table, Trunk, parts_of
+from regraft.engine.fit import fit, put_best, seed_of, touched
+from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval, sides
+from regraft.engine.snapshot import EVERY_S, Keeper, Progress
+from regraft.errors import ResourceError, UsageError
+from regraft.kit import durable, shelf
+from regraft.kit.meter import Meter
+from regraft.kit.store import Folder, record
+from regraft.waist import (
+    Cost,
+    Data,
+    Encoder,
+    Epoch,
+    Event,
+    Filled,
+    Finished,
+    MachineCard,
+    Plan,
+    Row,
+    Said,
+    Score,
+    Task,
+    Trial,
+    fingerprint,
+)
+
+SAMPLED = 256
+SPLITS = ("val", "test")
+
+
+@dataclass
+class Course:
+    """What all plans of a run share: the backbone, the data, the task, the machine, the run folder."""
+
+    view: View
+    data: Data
+    task: Task
+    encoder: Encoder
+    machine: MachineCard
+    folder: Folder
+    seed: int
+    cached: bool = True
+    every_s: float = EVERY_S
+    _plain: dict[str, View] = field(default_factory=dict)
+    _encoders: dict[str, Encoder] = field(default_factory=dict)
+    _said: set[tuple[str, int]] = field(default_factory=set, init=False)
+    _lawful: dict[tuple[str, int], bool] = field(default_factory=dict)
+    _stores: dict[Path, Store] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        freeze.rest(self.view)
+
+    def trial(self, number: int, plan: Plan) -> Generator[Event]:
+        """Run one plan to its end, from where it was left; a finished one is read. The last event is `Finished`.
+
+        Whoever stops pulling pauses it: a snapshot is written, and the next call goes on from there.
+
+        Raises: as `fit`.
+        """
+        if (held := self.finished(number, plan)) is not None:
+            yield Finished(held)
+            return
+        keeper = self._keeper(number, plan)
+        graft = self.graft(plan)
+        yield from self._warm(plan, graft.view)
+        self._begin(plan, graft)
+        tables = lambda k: (  # noqa: E731
+            self.table(graft.view, k, self.rows(plan)),
+            self.table(graft.view, k, self.data.val),
+        )
+        yield from fit(plan, graft, self.task, tables, keeper, self.seed)
+        yield Finished(self._close(plan, graft, self.place(number, plan), keeper))
+
+    def conclude(self, number: int, plan: Plan, why: str) -> Trial:
+        """End a paused plan for good with the weights of its best epoch so far; `why` is kept with the trial."""
+        if (held := self.finished(number, plan)) is not None:
+            return held
+        keeper, graft = self._keeper(number, plan), self.graft(plan)
+        self._begin(plan, graft)
+        put_best(plan, graft, keeper)
+        return self._close(plan, graft, self.place(number, plan), keeper, why)
+
+    def stop(self, number: int, plan: Plan, why: str) -> Trial:
+        """End a paused plan for good without scoring it on test: it has lost to another of its kind.
+
+        Its validation score is that of its epoch with the lowest loss.
+        """
+        if (held := self.finished(number, plan)) is not None:
+            return held
+        keeper = self._keeper(number, plan)
+        ended, _ = keeper.load() or (Progress(), {})
+        keeper.meter.spent_s = ended.seconds
+        metric, n = self.task.metrics[0], len(self.data.val)
+        value = min(ended.curve, key=lambda epoch: epoch.val_loss).metric
+        low, high = share_interval(value, n) if metric.proportion else (value, value)
+        trial = Trial(
+            plan=plan,
+            seed=self.seed,
+            scores=(Score(metric.name, "val", value, low, high, n, metric.better),),
+            curve=tuple(ended.curve),
+            cost=Cost(round(ended.seconds, 3), self._trainable(plan, self.graft(plan))),
+            predictions="",
+            snapshot="",
+            notes=tuple(ended.notes),
+            stopped=why,
+        )
+        Folder(self.place(number, plan)).write("trial", trial)
+        keeper.clear()
+        return trial
+
+    def curve(self, number: int, plan: Plan) -> tuple[Epoch, ...]:
+        """The epochs that a plan has behind it, paused or finished."""
+        if (held := self.finished(number, plan)) is not None:
+            return held.curve
+        found = self._keeper(number, plan).load()
+        return tuple(found[0].curve) if found else ()
+
+    def finished(self, number: int, plan: Plan) -> Trial | None:
+        """The plan's trial, if it has ended and its weights are those that it ended with."""
+        return _finished(self.place(number, plan), self.folder.path)
+
+    def place(self, number: int, plan: Plan) -> Path:
+        """The folder of a plan's trial."""
+        return self.folder.path / "trials" / f"{number + 1}-{plan.strategy}-{fingerprint(plan, self.seed)[:6]}"
+
+    def rows(self, plan: Plan) -> Sequence[Row]:
+        """The rows that a plan trains on."""
+        return [*self.data.train, *self.data.val] if plan.fold == "all" else self.data.train
+
+    def graft(self, plan: Plan) -> Graft:
+        """The plan's starting point: copies of the stages it may train, the rest shared, and a new head."""
+        if plan.init == "plain":
+            view = self._plain_view(plan)
+            return Graft(view, self.task.head(view.dim, True))
+        view = self.view.pooled(plan.pooling).clone(plan.trunk)
+        if plan.init == "random":
+            view.randomise(seed_of(self.seed, "init"))
+        width = view.dim * (JOINED if self.sides(view) == 2 else 1)
+        return Graft(view, self.task.head(width, view.biased or plan.pooling != "native"))
+
+    def encoder_of(self, view: View) -> Encoder:
+        """How cells become batches of a view; one for all views that prepare their inputs the same way."""
+        if view.inputs == self.view.inputs:
+            return self.encoder
+        return self._encoders.setdefault(view.inputs.fingerprint, view.encoder(True))
+
+    def _plain_view(self, plan: Plan) -> View:
+        """The modality's features without a network, made of the plan's training rows."""
+        rows = self.rows(plan)
+        key = fingerprint([row.key for row in rows])
+        if key not in self._plain:
+            provider = shelf.find("providers", shelf.find("modalities", self.data.modality).PLAIN)
+            self._plain[key] = provider.fitted([row.cell for row in rows])
+        return self._plain[key]
+
+    def _begin(self, plan: Plan, graft: Graft) -> None:
+        """Give the head its start, where it is not zero."""
+        if plan.start != "zero":
+            table = self.table(graft.view, plan.phases[0].frontier, self.rows(plan))
+            heads.begin(plan, graft, self.task, table, self.data.target)
+
+    def _keeper(self, number: int, plan: Plan) -> Keeper:
+        return Keeper(self.place(number, plan) / "snapshots", Meter.start(), self.every_s)
+
+    def sides(self, view: View) -> int:
+        """How many texts of a row go through the network apart."""
+        return sides(view.pooling, len(self.data.columns))
+
+    def restore(self, trial: Trial) -> Graft:
+        """The graft of a finished trial, with the weights it ended with."""
+        graft = self.graft(trial.plan)
+        weights = self.folder.path / trial.snapshot
+        held = load_tensors(weights)
+        with torch.no_grad():
+            for name, tensor in touched(trial.plan, graft).items():
+                tensor.copy_(held[name])
+        return graft
+
+    def outputs(self, trial: Trial, split: str) -> torch.Tensor:
+        """What a finished trial answered on "val" or "test", as it was written down."""
+        return torch.from_numpy(read_arrays(self.folder.path / trial.predictions)[split])
+
+    def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
+        """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
+        trunk, apart = self._trunk(view, k), self.sides(view)
+        if not k or not self.cached or not self._law(view, k):
+            return Table(trunk, rows, None, apart)
+        store = self._store(view, k)
+        for _ in store.fill(trunk, store.lacking(parts_of(trunk.encoder, rows, apart))):
+            pass
+        return Table(trunk, rows, store, apart)
+
+    def _store(self, view: View, k: int) -> Store:
+        """The store for frontier k, opened and checked once in this process."""
+        place = cache.place(view, k, self.machine)
+        if place not in self._stores:
+            self._stores[place] = cache.open_store(view, k, self.machine)
+        return self._stores[place]
+
+    def _as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
+        """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
+        if self.machine.dtype == "float32":
+            return self.table(view, k, rows)
+        return Table(Trunk(view, k, self.encoder_of(view), self.machine.micro_batch), rows, None, self.sides(view))
+
+    def _trunk(self, view: View, k: int) -> Trunk:
+        return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch, self.machine.dtype == "bfloat16")
+
+    def _warm(self, plan: Plan, view: View) -> Iterator[Event]:
+        """Fill the store for the plan's first frontier, telling how far it has come."""
+        k = plan.phases[0].frontier
+        if not k or not self.cached:
+            return
+        if not self._law(view, k):
+            yield Said(f"the split law does not hold at stage {k} of this network: the cache is left unused")
+            return
+        rows = list({id(row): row for row in (*self.rows(plan), *self.data.val, *self.data.test)}.values())
+        parts = parts_of(self.encoder, rows, self.sides(view))
+        try:
+            store = self._store(view, k)
+            if store.dropped and (view.pooling, k) not in self._said:
+                yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
+            missing = store.lacking(parts)
+            for done in store.fill(self._trunk(view, k), missing):
+                yield Filled(k, done, len(missing))
+            total = len({part.key for row in parts for side in row for part in side})
+            if missing or (view.pooling, k) not in self._said:
+                self._said.add((view.pooling, k))
+                yield Said(_told(k, total, len(missing), store.bytes))
+        except (ResourceError, UsageError) as error:
+            self.cached = False
+            yield Said(f"going on without the cache, which cannot be written: {error.saw}")
+
+    def _law(self, view: View, k: int) -> bool:
+        """Whether the split law holds at k, on a micro-batch of the most frequent size."""
+        if (view.pooling, k) not in self._lawful:
+            _, some = next(samples(self.encoder, self.data.train, self._trunk(view, k), self.sides(view)))
+            self._lawful[view.pooling, k] = cache.holds(view, [k], self.encoder.tensors(some))
+        return self._lawful[view.pooling, k]
+
+    def _trainable(self, plan: Plan, graft: Graft) -> int:
+        """How many weights some phase of the plan trains."""
+        found: dict[str, int] = {}
+        for phase in plan.phases:
+            found |= {name: p.numel() for name, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()}
+        return sum(found.values())
+
+    def _close(self, plan: Plan, graft: Graft, place: Path, keeper: Keeper, why: str = "") -> Trial:
+        """Score a fitted graft, write its predictions and weights, then its record: from then on it is finished."""
+        k = plan.phases[-1].frontier
+        arrays: dict[str, np.ndarray] = {}
+        scores: list[Score] = []
+        calibration: tuple[tuple[str, float], ...] = ()
+        for split in SPLITS:
+            rows = getattr(self.data, split)
+            made = outputs(graft, self._as_shipped(graft.view, k, rows))
+            ys = [row.y for row in rows]
+            scores += score(self.task, made, ys, split, self.seed)
+            arrays[split] = made.numpy()
+            if split == "val":
+                calibration = self.task.calibrate(made, self.task.encode(ys))
+        held = touched(plan, graft)
+        durable.write(place / "predictions.safetensors", save(arrays))
+        weights = save_tensors({n: t.detach().contiguous() for n, t in held.items()})
+        name = f"weights-{durable.digest(weights)[:16]}.safetensors"
+        durable.write(place / name, weights)
+        ended, _ = keeper.load() or (Progress(), {})
+        cost = Cost(
+            seconds=round(keeper.meter.seconds(), 3),
+            trainable=self._trainable(plan, graft),
+            peak_bytes=keeper.meter.peak_bytes(),
+            disk_bytes=sum(f.stat().st_size for f in place.glob("*.safetensors")),
+        )
+        inside = place.relative_to(self.folder.path)
+        trial = Trial(
+            plan=plan,
+            seed=self.seed,
+            scores=tuple(scores),
+            curve=tuple(ended.curve),
+            cost=cost,
+            predictions=str(inside / "predictions.safetensors"),
+            snapshot=str(inside / name),
+            notes=tuple(ended.notes),
+            calibration=calibration,
+            stopped=why,
+        )
+        Folder(place).write("trial", trial)
+        keeper.clear()
+        return trial
+
+
+def samples(encoder: Encoder, rows: Sequence[Row], trunk: Trunk, apart: int) -> Iterator[tuple[float, list[Any]]]:
+    """The parts of a micro-batch of each padded size among the first rows, with its share, the most frequent first."""
+    parts = [part for row in parts_of(encoder, rows[:SAMPLED], apart) for side in row for part in side]
+    for size, count in Counter(part.size for part in parts).most_common():
+        some = [part.value for part in parts if part.size == size]
+        yield count / len(parts), [some[i % len(some)] for i in range(trunk.rows(size))]
+
+
+def _finished(place: Path, run: Path) -> Trial | None:
+    """The trial that lies in `place`, if its weights are those that it ended with."""
+    try:
+        trial = record(Trial, json.loads((place / "trial.json").read_bytes())["record"])
+        if not trial.whole:
+            return trial
+        weights = run / trial.snapshot
+        return trial if durable.file_digest(weights)[:16] == weights.stem.rpartition("-")[2] else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # missing or damaged: the trial is run again
+
+
+def _told(k: int, rows: int, missing: int, size: int) -> str:
+    run = f"the trunk ran once on {missing} of {rows} examples" if missing else f"all {rows} examples were there"
+    return f"cache at stage {k}: {run}, {size / 1e6:.1f} MB"

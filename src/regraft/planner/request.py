@@ -1,0 +1,149 @@
+"""What a request means: its provider, its task, its strategies; refused before any work where it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regraft.errors import ModelError, UsageError, near, unknown
+from regraft.kit import shelf
+from regraft.planner.propose import check_knobs
+from regraft.waist import Budget, Data, Encoder, Options, Target, Task
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from regraft.backbone.view import View
+
+USUAL = Budget(seconds=600.0)
+"""What a race may take where nobody says: ten minutes."""
+
+
+def resolved(options: Options) -> Options:
+    """The request with what it leaves open filled in: a race of all strategies has a budget.
+
+    Raises: UsageError: an unknown strategy, knob or setting, or a budget that cannot be kept.
+
+    >>> resolved(Options("photos", "minilm")).budget.seconds
+    600.0
+    >>> resolved(Options("photos", "minilm", strategies=("probe",))).budget == Budget()
+    True
+    """
+    check_request(options)
+    if options.strategies or options.budget != Budget():
+        return options
+    return replace(options, budget=USUAL)
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget as a user writes it; "" is none.
+
+    Raises: UsageError: it is not one.
+    """
+    try:
+        return Budget.parse(text) if text else Budget()
+    except ValueError as error:
+        raise UsageError(
+            "this is no budget", saw=text, allowed="30s, 5m, 1h30m, 12trials, 20epochs", do="--budget 5m"
+        ) from error
+
+
+def strategies_of(options: Options) -> tuple[str, ...]:
+    """The strategies that were asked for, or all there are."""
+    return options.strategies or shelf.names("strategies")
+
+
+def check_request(options: Options) -> None:
+    """Refuse a request that cannot be, before any work.
+
+    Raises: UsageError: an unknown strategy, knob or precision.
+    """
+    for name in options.strategies:
+        shelf.find("strategies", name)
+    for kind, value, known in (
+        ("precision", options.precision, ("fp32", "auto")),
+        ("balance", options.balance, ("auto", "none", "classes")),
+        ("way with long texts", options.long, ("cut", "ends", "windows")),
+        ("refit", options.refit, ("train", "all")),
+    ):
+        if value not in known:
+            raise unknown(kind, value, known)
+    if options.budget.bytes or options.budget.kwh:
+        raise UsageError(
+            "a budget in bytes or energy cannot be kept yet",
+            saw="8GB" if options.budget.bytes else "0.1kWh",
+            allowed="30s, 5m, 1h30m, 12trials, 20epochs",
+            do="choose one of these",
+        )
+    check_knobs(strategies_of(options), options.knobs)
+
+
+def prepare(options: Options, data: Data, query: Any) -> tuple[View, Encoder, Task]:
+    """The backbone with its preprocessing as asked for, the encoder and the task of a request.
+
+    Raises: as the provider; UsageError: an option that the modality does not know.
+    """
+    view = find_provider(query).load(query, data.modality, options.arch)
+    if not any(stage.params for stage in view.stages):
+        raise ModelError(
+            "there is no network in this bundle to adapt",
+            saw=view.name,
+            allowed="a pretrained network",
+            do="predict with it, or choose another --model",
+        )
+    item = shelf.find("modalities", data.modality)
+    view.inputs = item.adjust(view.inputs, options)
+    return view, view.encoder(True), choose_task(data.target, options)
+
+
+def find_provider(query: Any) -> ModuleType:
+    """The first provider on the shelf that knows `query`: a path that exists comes before any name.
+
+    Raises: UsageError: a name without its provider; ModelError: nobody knows it; the nearest folder is shown.
+    """
+    for name in shelf.names("providers"):
+        if (item := shelf.find("providers", name)).find(query):
+            return item
+    path = Path(query) if isinstance(query, (str, Path)) else Path()
+    bare = isinstance(query, str) and bool(query) and not {"/", "\\"} & set(query) and not path.suffix
+    if bare and not path.exists():
+        named = [f"{name}/{query}" for name in ("timm", "torchvision", "transformers")]
+        raise UsageError(
+            "this name could mean several things",
+            saw=query,
+            allowed=", ".join([*named, "minilm", "a path"]),
+            do="say where it comes from",
+        )
+    beside = [p.name for p in path.parent.iterdir() if (p / "config.json").is_file()] if path.parent.is_dir() else []
+    guess = near(path.name, beside)
+    raise ModelError(
+        "this folder holds no model" if path.exists() else "there is no model of that name here",
+        saw=str(query),
+        allowed="a folder with config.json and model.safetensors, a bundle, a state dict with --arch, minilm, or "
+        "timm/NAME, torchvision/NAME, transformers/NAME from the local caches; nothing is fetched from the network",
+        do=f"did you mean {path.parent / guess}?" if guess else "check the path",
+    )
+
+
+def choose_task(target: Target, options: Options) -> Task:
+    """The task that was asked for, or the first on the shelf that fits the target.
+
+    Raises: UsageError: there is none, or no such metric.
+    """
+    names = (options.reading.task,) if options.reading.task else shelf.names("tasks")
+    for name in names:
+        item = shelf.find("tasks", name)
+        if options.reading.task or item.fits(target):
+            made: Task = item.make(target, options.metric)
+            return made
+    raise UsageError("no task fits this target", saw=target.kind, allowed=", ".join(shelf.names("tasks")))
+
+
+def balance_of(options: Options, data: Data, task: Task) -> float:
+    """How much rows weigh by how rare their labels are, as `Loss.balance`.
+
+    "auto" takes the root where labels are far from equally frequent and the deciding metric counts classes the same.
+    """
+    auto = 0.5 if data.target.unequal and task.metrics[0].equal else 0.0
+    return {"auto": auto, "none": 0.0, "classes": 1.0}[options.balance]

@@ -1,0 +1,86 @@
+"""What strategies that take gradient steps share: their knobs, the rates of stages, the update rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from regraft.backbone.pooling import Asked, heads
+from regraft.waist import Count, Facts, Norm, Optimizer, Passes, Pooled, Schedule, Settings, Share
+
+Several = Annotated[float, Interval(ge=0, lt=float("inf"))]
+Amount = Annotated[float, Interval(ge=0, lt=float("inf"))]
+FEW_ROWS = 5000
+FEW_IN_BATCH = 16
+MOST_STEPS = 1500
+FEWEST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """lr: rate of the head; 0 takes the usual one, and several in a race.
+
+    epochs: passes over the training rows at most, 0 for as many as suit their number. batch: rows in a step.
+    warmup: share of the steps in which the rate rises. schedule: constant, linear or cosine.
+    patience: epochs without a lower validation loss before it ends, 0 for a quarter of all.
+    optimizer: adamw or sgd. momentum: of sgd. decay: weight decay. clip: most norm of a gradient, 0 for any.
+    smoothing: share of probability spread over all classes.
+    norm: whether trained stages update their normalisation statistics; auto keeps them where rows are few.
+    pooling: native (as the architecture's own classifier), mean (over tokens), or auto: what suits the checkpoint.
+    """
+
+    lr: Several = 0.0
+    epochs: Passes = 0
+    batch: Count = 32
+    warmup: Share = 0.1
+    schedule: Schedule = "cosine"
+    patience: Passes = 0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Share = 0.9
+    decay: Amount = 0.01
+    clip: Amount = 1.0
+    smoothing: Share = 0.0
+    norm: Literal["auto", "keep", "update"] = "auto"
+    pooling: Asked = "auto"
+
+    def rates(self, usual: tuple[float, ...]) -> tuple[float, ...]:
+        """The rate that was asked for, otherwise the usual ones, the most promising first."""
+        return (self.lr,) if self.lr else usual
+
+    def rule(self, lr: float) -> Optimizer:
+        """The update rule at a rate."""
+        return Optimizer(self.optimizer, lr, weight_decay=self.decay, momentum=self.momentum, clip=self.clip)
+
+    def statistics(self, facts: Facts) -> Norm:
+        """Whether trained stages update their normalisation statistics."""
+        few = facts.train_rows < FEW_ROWS or self.batch < FEW_IN_BATCH
+        return "update" if self.norm == "update" or (self.norm == "auto" and not few) else "keep"
+
+    def told(self, lr: float, more: Settings = ()) -> Settings:
+        """The knobs by which plans of one strategy are told apart and read later."""
+        return (*more, ("lr", lr), ("optimizer", self.optimizer), ("batch", self.batch))
+
+
+def stages(
+    pooled: Pooled, frontier: int, share: Callable[[int], float], head: float = 1.0
+) -> tuple[int, tuple[tuple[str, float], ...]]:
+    """The frontier and the rates of all from it on: stage i at `share(i)`, the head and what the checkpoint lacks at
+    `head`.
+    """
+    frontier, rates = heads(pooled, frontier)
+    old = [i for i in range(frontier, len(pooled.stages)) if pooled.stages[i].params and i not in pooled.new]
+    glue = [("glue/*", share(0))] if pooled.glue and not frontier else []
+    found = [(pattern, head) for pattern, _ in rates] + [(f"{pooled.stages[i].name}/*", share(i)) for i in old]
+    return frontier, (*found, *glue)
+
+
+def epochs(asked: int, most: int, rows: int, batch: int) -> int:
+    """The epochs that were asked for; for 0 as many as fit 1,500 steps through the backbone, from 3 to `most`.
+
+    >>> epochs(0, 20, 200, 32), epochs(0, 20, 8000, 32), epochs(0, 20, 100_000, 32), epochs(7, 20, 8000, 32)
+    (20, 6, 3, 7)
+    """
+    return asked or max(FEWEST, min(most, MOST_STEPS * batch // max(1, rows)))

@@ -1,0 +1,66 @@
+"""Commands as tests run them: in this process, with their exit code and what they print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regraft import api, cli
+from regraft.deliver import pack
+from regraft.flow import Run
+
+Captured = pytest.CaptureFixture[str]
+
+
+def call(args: Sequence[object], capsys: Captured) -> tuple[int, str, str]:
+    """Run the command: exit code, standard output, standard error."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def error_of(args: Sequence[object], capsys: Captured, verb: str = "") -> dict[str, Any]:
+    """The error object that `--json` prints; nothing else is printed."""
+    code, out, err = call([*args, "--json"], capsys)
+    told = json.loads(out)
+    assert err == "" and told["ok"] is False and told["schema"] == 1 and told["command"] == (verb or args[0])
+    assert told["error"]["code"] == code
+    error: dict[str, Any] = told["error"]
+    return error
+
+
+def object_of(args: Sequence[object], capsys: Captured, verb: str = "") -> dict[str, Any]:
+    """The object that `--json` prints on success; nothing else is printed."""
+    code, out, err = call([*args, "--json"], capsys)
+    assert code == 0, out + err
+    told: dict[str, Any] = json.loads(out)
+    assert list(told)[:3] == ["schema", "command", "ok"] and told["command"] == (verb or args[0])
+    assert err == "" and told["schema"] == 1 and told["ok"] is True
+    return told
+
+
+def adapted(data: object, model: Path, out: Path, *, epochs: int = 3, asked: dict[str, Any] | None = None) -> Run:
+    """A small run of the probe that ships, whatever the checks find; its bundle is not opened in a fresh process."""
+    from regraft.audit import gate
+    from regraft.waist import Verdict
+
+    judged = gate.gate
+
+    def shipped(*given: Any) -> Verdict:
+        return dataclasses.replace(judged(*given), decision="ship")
+
+    given: dict[str, Any] = {
+        "strategies": ["probe"],
+        "knobs": {"probe.epochs": epochs, "probe.lr": 0.01},
+        **(asked or {}),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "_self_test", lambda *_: None)
+        patch.setattr(gate, "gate", shipped)
+        return api.adapt(data, model=model, out=out, **given)

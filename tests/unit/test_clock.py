@@ -1,0 +1,34 @@
+"""The clock of a run goes on where the last sitting left it."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from regraft.kit.store import Folder
+from regraft.planner.clock import Clock
+
+
+def test_earlier_sittings_count(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    first = Clock(folder, 100.0, time.monotonic() - 30.0)
+    assert 30.0 <= first.spent() < 31.0 and 69.0 < first.left() <= 70.0
+    first.tick(now=True)
+    second = Clock(folder, 100.0, time.monotonic() - 5.0)
+    assert 35.0 <= second.spent() < 37.0
+    second.reserve_s = 50.0
+    assert 13.0 < second.left() <= 15.0
+
+
+def test_it_is_written_down_every_few_seconds_only(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    clock = Clock(folder, 100.0, time.monotonic())
+    clock.tick()
+    assert not folder.has("clock")
+    clock.tick(now=True)
+    assert folder.load("clock", float) >= 0
+
+
+def test_without_a_bound_there_is_always_time_left(tmp_path: Path) -> None:
+    assert Clock(Folder(tmp_path), 0.0, time.monotonic()).left() == math.inf
