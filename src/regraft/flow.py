@@ -275,8 +275,10 @@ def _run(race: Race, options: Options, base: str) -> Generator[Event, None, int]
         if isinstance(event, Finished) and event.trial.whole and len(race.plans) > 1:
             lead = Field(race.trials, course.task, course.data, course.folder.path, course.seed).lead()
             if lead != packed:
+                since = time.monotonic()
                 pack(course, race.trials[lead], base, tried=False)
                 packed = lead
+                race.clock.packing(time.monotonic() - since)
     return packed
 
 

@@ -30,5 +30,20 @@ def test_it_is_written_down_every_few_seconds_only(tmp_path: Path) -> None:
     assert folder.load("clock", float) >= 0
 
 
+def test_what_packing_took_is_held_back_twice(tmp_path: Path) -> None:
+    clock = Clock(Folder(tmp_path), 100.0, time.monotonic())
+    clock.packing(2.0)
+    clock.packing(1.0)
+    assert clock.reserve_s == 4.0
+    clock.packing(3.0)
+    assert clock.reserve_s == 6.0
+
+
+def test_the_promise_leaves_two_seconds_untouched(tmp_path: Path) -> None:
+    clock = Clock(Folder(tmp_path), 100.0, time.monotonic())
+    assert clock.allows(110.0) and not clock.allows(114.0)
+    assert Clock(Folder(tmp_path / "free"), 0.0, time.monotonic()).allows(1e9)
+
+
 def test_without_a_bound_there_is_always_time_left(tmp_path: Path) -> None:
     assert Clock(Folder(tmp_path), 0.0, time.monotonic()).left() == math.inf

@@ -23,7 +23,7 @@ class Clock:
     def __init__(self, folder: Folder, allowed_s: float, begun: float) -> None:
         self.folder, self.allowed_s, self.begun = folder, allowed_s, begun
         self.earlier = folder.load(NAME, float) if folder.has(NAME) else 0.0
-        self.reserve_s = self.opening_s = 0.0
+        self.reserve_s = self.opening_s = self.packing_s = 0.0
         self._last = time.monotonic()
 
     def spent(self) -> float:
@@ -36,6 +36,12 @@ class Clock:
     def allows(self, seconds: float) -> bool:
         """Whether so many seconds more keep the promise: 105 % of the budget and 10 s, of which 2 s are not touched."""
         return not self.allowed_s or self.spent() + seconds <= 1.05 * self.allowed_s + 8.0
+
+    def packing(self, seconds: float) -> None:
+        """Packing took so long: twice that is held back, once for the next leader and once for the end."""
+        more = max(seconds, self.packing_s) - self.packing_s
+        self.packing_s += more
+        self.reserve_s += 2 * more
 
     def tick(self, now: bool = False) -> None:
         """Write the time down, if it is some seconds ago that this was done; a killed run then remembers it."""

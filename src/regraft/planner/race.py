@@ -196,16 +196,17 @@ class Race:
         return f"{leader.label} is right on all {field.n} validation rows: nothing can be better there"
 
     def _behind(self, entry: Entry) -> str:
-        """Why a paused trial is ended: the upper end of its best share's interval lies below the leader's share."""
+        """Why a paused trial is ended: the interval of its best share lies below that of the leader's share."""
         curve, metric = self.course.curve(*entry), self.course.task.metrics[0]
         if self.named or not curve or not metric.proportion or self._nothing_yet():
             return ""
         field = self._field()
         best, lead = max(epoch.metric for epoch in curve), self.trials[field.lead()]
-        high = share_interval(best, field.n)[1]
-        if high >= field.values[field.lead()] or lead.plan == entry[1]:
+        high, low = share_interval(best, field.n)[1], share_interval(field.values[field.lead()], field.n)[0]
+        if high >= low or lead.plan == entry[1]:
             return ""
-        return f"{metric.name} {best:.3f} (at most {high:.3f}) after {len(curve)} epochs was behind {lead.label}"
+        told = f"{metric.name} {best:.3f} (at most {high:.3f}) after {len(curve)} epochs"
+        return f"{told} was behind {lead.label} (at least {low:.3f})"
 
     def _nothing_yet(self) -> bool:
         """Whether there is no usable model so far: the first one is made whatever the clock says."""

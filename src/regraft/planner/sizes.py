@@ -12,7 +12,7 @@ from regraft.waist import Epoch, Filled, Phase, Plan, Skipped, Trial
 BACKWARD = 3.0
 """A training step in forward passes, before any was timed."""
 STEP_S = 0.003
-CLOSING_S = 0.5
+CLOSING_S = 1.0
 RUNG = 3
 """Rates of one family are compared after one part in so many of their epochs."""
 
@@ -114,7 +114,8 @@ class Pace:
         """Seconds from the last step to a finished trial: scores on validation and test."""
         data = self.course.data
         above = 1.0 - self._below(plan, plan.phases[-1].frontier)
-        return (len(data.val) + len(data.test)) * self.row_s * above + CLOSING_S
+        slow = max(1.0, self.factor[True])  # a machine that became slower is slower here too
+        return (len(data.val) + len(data.test)) * self.row_s * above * slow + CLOSING_S
 
     def ran(self, plan: Plan, event: Filled, seconds: float) -> None:
         """The trunk has run on so many examples: what a row takes is put right by that, from 64 rows on."""
