@@ -198,7 +198,7 @@ def _work(
     clock.opening_s = time.monotonic() - begun  # another process opens the bundle: it imports the same
     clock.reserve_s = CLOSING_S + min(clock.opening_s, OPENING * options.budget.seconds)
     if options.budget.seconds:
-        limits = folder.step("limits", dict[str, int], lambda: _limits(clock.left(), machine), mark)
+        limits = folder.step("limits", dict[str, int], lambda: _limits(clock.left(), machine, data), mark)
         data, notes = _affordable(data, limits, options)
         for note in notes:
             yield Said(note)
@@ -237,8 +237,11 @@ def _plans(facts: Facts, options: Options, balance: float) -> list[Plan]:
     return plans
 
 
-def _limits(left_s: float, machine: MachineCard) -> dict[str, int]:
-    """The most rows of each split that one pass of the backbone may take."""
+def _limits(left_s: float, machine: MachineCard, data: Data) -> dict[str, int]:
+    """The most rows of each split that one pass of the backbone may take; all of them where they fit together."""
+    sizes = {name: len(getattr(data, name)) for name in PASS}
+    if sum(sizes.values()) * machine.forward_s <= sum(PASS.values()) * left_s:
+        return sizes
     return {name: max(FEWEST[name], int(share * left_s / machine.forward_s)) for name, share in PASS.items()}
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from regraft import api, flow
+from regraft.data.open import open_data
 from regraft.deliver import pack
 from regraft.deliver.model import open_model
 from regraft.errors import ModelError, UsageError
 from regraft.planner import request
-from regraft.waist import Options, Said
+from regraft.waist import Budget, MachineCard, Options, Said
 from tests import places
 
 
@@ -186,3 +187,30 @@ def test_a_model_that_is_not_here_is_said_at_once_and_never_fetched(
         flow.finish(flow.steps(Options(str(home / "data"), name, strategies=("probe",)), tmp_path / "runs"))
     assert time.perf_counter() - began < 10
     assert not (tmp_path / "runs").exists()
+
+
+# ---------------------------------------------------------------- what seconds allow
+
+
+def paced(seconds: float) -> MachineCard:
+    """A machine that takes so long for a row."""
+    return MachineCard("cpu", 1, 10**9, "cpu", "float32", "exact", 8, forward_s=seconds)
+
+
+def test_rows_are_cut_only_where_a_pass_over_all_is_too_much(home: Path) -> None:
+    data = open_data(str(home / "data"))
+    sizes = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
+    enough = sum(sizes.values()) / sum(flow.PASS.values())
+    assert flow._limits(enough, paced(1.0), data) == sizes, "the test split alone would not fit its share"
+    assert flow._affordable(data, sizes, options(home)) == (data, ())
+    short = flow._limits(enough / 2, paced(1.0), data)
+    assert short["train"] >= flow.FEWEST["train"], "a few rows are used in any case"
+
+
+def test_what_was_cut_is_said_and_every_class_stays(home: Path) -> None:
+    data = open_data(str(home / "data"))
+    asked = options(home, budget=Budget(seconds=30.0))
+    less, (note,) = flow._affordable(data, {"train": 1, "val": 4, "test": 99}, asked)
+    assert {row.y for row in less.train} == set(data.target.labels) and len(less.train) == 6
+    assert len(less.val) == 4 and less.test == data.test
+    assert note == "30 s do not suffice to read all rows once: 6 of 27 train rows, 4 of 15 val rows are used"
