@@ -72,7 +72,7 @@ def test_help_is_quick_and_free_of_torch(words: tuple[str, ...]) -> None:
     assert status == 0
     assert printed.strip()
     assert modules & set(HEAVY) == set()
-    assert min(run[1] for run in runs) <= 0.5
+    assert min(run[1] for run in runs) <= 1.0, "processor seconds, twice what it takes where nothing else runs"
 
 
 def test_what_is_read_before_torch_does_not_import_it() -> None:

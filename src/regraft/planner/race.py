@@ -15,8 +15,8 @@ from regraft.planner.sizes import RUNG, Pace, Turn, planned, reached, sized, thr
 from regraft.waist import Account, Budget, Event, Filled, Finished, Plan, Said, Scored, Skipped, Trial
 
 Entry = tuple[int, Plan]
-MUST = 0.8
-"""Until so much of the seconds is spent, a first pretrained network is run even if it looks too dear."""
+AFTER_S = 3.0
+"""Choosing, packing and reporting after the last trial, beside what packing was seen to take."""
 SURE = 0.98
 """A score of 1 ends the race where its interval lies above this: from about 200 validation rows on."""
 
@@ -89,7 +89,7 @@ class Race:
             if not planned(plan, stages) and fixed_s <= left:  # it trains nothing
                 return Turn(tuple(n for n, _ in family), tuple(p for _, p in family))
             turn = sized(family, stages, max(0.0, share - fixed_s) / max(epoch_s, 1e-6), why)
-            if turn.plans or not self._must(plan):
+            if turn.plans or not self._must(plan, fixed_s):
                 return turn
             return Turn(family[0][:1], family[0][1:], tuple(Skipped(other, why) for _, other in family[1:]))
 
@@ -147,7 +147,7 @@ class Race:
                     fresh, since = False, time.perf_counter()
                     if rung and reached(plan, stages, curve) >= rung:
                         break
-                if self.clock.left() <= 0 and not isinstance(event, Finished) and not self._must(plan):
+                if self.clock.left() <= 0 and not isinstance(event, Finished) and not self._must(plan, closing):
                     break
         finally:
             work.close()
@@ -212,11 +212,13 @@ class Race:
         """Whether there is no usable model so far: the first one is made whatever the clock says."""
         return not any(trial.whole for trial in self.trials)
 
-    def _must(self, plan: Plan) -> bool:
-        """Whether a plan runs whatever is left: the first model of all, and the first of a pretrained network."""
+    def _must(self, plan: Plan, need_s: float) -> bool:
+        """Whether a plan runs though nothing is left for it: the first model of all, and the first of a pretrained
+        network as long as the promise can be kept, if it still needs so many seconds.
+        """
         known = {trial.plan.init for trial in self.trials if trial.whole}
-        early = self.clock.spent() < MUST * self.clock.allowed_s
-        return not known or (early and plan.init == "pretrained" and "pretrained" not in known)
+        first = plan.init == "pretrained" and "pretrained" not in known
+        return not known or (first and self.clock.allows(need_s + self.clock.packing_s + AFTER_S))
 
     def _field(self) -> Field:
         course = self.course
