@@ -9,7 +9,20 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from regraft.backbone.pooling import Asked, heads
-from regraft.waist import Count, Facts, Norm, Optimizer, Passes, Pooled, Schedule, Settings, Share
+from regraft.waist import (
+    Count,
+    Facts,
+    Loss,
+    Norm,
+    Optimizer,
+    Passes,
+    Phase,
+    Plan,
+    Pooled,
+    Schedule,
+    Settings,
+    Share,
+)
 
 Several = Annotated[float, Interval(ge=0, lt=float("inf"))]
 Amount = Annotated[float, Interval(ge=0, lt=float("inf"))]
@@ -58,6 +71,30 @@ class Tuning:
         """Whether trained stages update their normalisation statistics."""
         few = facts.train_rows < FEW_ROWS or self.batch < FEW_IN_BATCH
         return "update" if self.norm == "update" or (self.norm == "auto" and not few) else "keep"
+
+    def phase(self, facts: Facts, most: int, frontier: int, rates: tuple[tuple[str, float], ...]) -> Phase:
+        """A stretch of at most so many epochs above a frontier, with early stopping."""
+        return Phase(
+            most,
+            frontier,
+            rates,
+            schedule=self.schedule,
+            norm=self.statistics(facts),
+            warmup_frac=self.warmup,
+            patience_epochs=self.patience or max(5, most // 4),
+        )
+
+    def plan(self, name: str, phases: tuple[Phase, ...], lr: float, more: Settings, pooled: Pooled) -> Plan:
+        """A plan of these phases at a rate."""
+        return Plan(
+            name,
+            phases,
+            self.told(lr, more),
+            pooling=pooled.pooling,
+            optimizer=self.rule(lr),
+            loss=Loss(self.smoothing),
+            batch=self.batch,
+        )
 
     def told(self, lr: float, more: Settings = ()) -> Settings:
         """The knobs by which plans of one strategy are told apart and read later."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from regraft.backbone.pooling import chosen
 from regraft.strategies._tuning import Tuning, epochs, stages
-from regraft.waist import Facts, Loss, Phase, Plan, Rate
+from regraft.waist import Facts, Plan, Rate
 
 RATES = (1e-3, 3e-4, 3e-3)
 
@@ -26,24 +26,6 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
     (pooled,) = chosen(facts.backbone, knobs.pooling)
     frontier, rates = stages(pooled, 0, lambda _: knobs.ratio)
     most = epochs(knobs.epochs, 20, facts.train_rows, knobs.batch)
-    phase = Phase(
-        most,
-        frontier,
-        rates,
-        schedule=knobs.schedule,
-        norm=knobs.statistics(facts),
-        warmup_frac=knobs.warmup,
-        patience_epochs=knobs.patience or max(5, most // 4),
-    )
-    return [
-        Plan(
-            "full",
-            (phase,),
-            knobs.told(lr, (("ratio", knobs.ratio), ("norm", phase.norm))),
-            pooling=pooled.pooling,
-            optimizer=knobs.rule(lr),
-            loss=Loss(knobs.smoothing),
-            batch=knobs.batch,
-        )
-        for lr in knobs.rates(RATES)
-    ]
+    phase = knobs.phase(facts, most, frontier, rates)
+    more = (("ratio", knobs.ratio), ("norm", phase.norm))
+    return [knobs.plan("full", (phase,), lr, more, pooled) for lr in knobs.rates(RATES)]

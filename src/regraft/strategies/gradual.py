@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from regraft.backbone.pooling import chosen
 from regraft.strategies._tuning import Tuning, epochs, stages
-from regraft.waist import Facts, Loss, Phase, Plan, Pooled, Rate
+from regraft.waist import Facts, Phase, Plan, Pooled, Rate
 
 RATES = (1e-3, 3e-4)
 HEAD_EPOCHS = 30
@@ -35,14 +35,12 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
     """
     (pooled,) = chosen(facts.backbone, knobs.pooling)
     return [
-        Plan(
+        knobs.plan(
             "gradual",
             _phases(facts, knobs, pooled, 1 if way == "lpft" else max(1, min(knobs.groups, len(pooled.stages)))),
-            knobs.told(lr, (("by", way), ("ratio", knobs.ratio))),
-            pooling=pooled.pooling,
-            optimizer=knobs.rule(lr),
-            loss=Loss(knobs.smoothing),
-            batch=knobs.batch,
+            lr,
+            (("by", way), ("ratio", knobs.ratio)),
+            pooled,
         )
         for way in (WAYS if knobs.by == "auto" else (knobs.by,))
         for lr in knobs.rates(RATES)
@@ -58,15 +56,6 @@ def _phases(facts: Facts, knobs: Knobs, pooled: Pooled, groups: int) -> tuple[Ph
         frontier, rates = stages(
             pooled, len(pooled.stages) * (groups - i) // groups, lambda _: knobs.ratio, head=knobs.ratio
         )
-        phases.append(
-            Phase(
-                max(1, most // groups),
-                frontier,
-                rates,
-                schedule=knobs.schedule,
-                norm=knobs.statistics(facts),
-                warmup_frac=knobs.warmup,
-                patience_epochs=knobs.patience or max(5, most // 4),
-            )
-        )
+        shorter = knobs.phase(facts, most, frontier, rates)
+        phases.append(replace(shorter, epochs=max(1, most // groups)))
     return tuple(phases)

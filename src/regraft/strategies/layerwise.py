@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from regraft.backbone.pooling import chosen
 from regraft.strategies._tuning import Tuning, epochs, stages
-from regraft.waist import Facts, Loss, Phase, Plan, Rate
+from regraft.waist import Facts, Plan, Rate
 
 RATES = (1e-3, 3e-3)
 
@@ -31,24 +31,6 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
     last = len(pooled.stages) - 1
     frontier, rates = stages(pooled, 0, lambda i: float(f"{knobs.ratio * knobs.fall ** (last - i):.6g}"))
     most = epochs(knobs.epochs, 20, facts.train_rows, knobs.batch)
-    phase = Phase(
-        most,
-        frontier,
-        rates,
-        schedule=knobs.schedule,
-        norm=knobs.statistics(facts),
-        warmup_frac=knobs.warmup,
-        patience_epochs=knobs.patience or max(5, most // 4),
-    )
-    return [
-        Plan(
-            "layerwise",
-            (phase,),
-            knobs.told(lr, (("ratio", knobs.ratio), ("fall", knobs.fall), ("norm", phase.norm))),
-            pooling=pooled.pooling,
-            optimizer=knobs.rule(lr),
-            loss=Loss(knobs.smoothing),
-            batch=knobs.batch,
-        )
-        for lr in knobs.rates(RATES)
-    ]
+    phase = knobs.phase(facts, most, frontier, rates)
+    more = (("ratio", knobs.ratio), ("fall", knobs.fall), ("norm", phase.norm))
+    return [knobs.plan("layerwise", (phase,), lr, more, pooled) for lr in knobs.rates(RATES)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from regraft.backbone.pooling import chosen
 from regraft.errors import UsageError
 from regraft.strategies._tuning import Tuning, epochs, stages
-from regraft.waist import Facts, Loss, Phase, Plan, Rate
+from regraft.waist import Facts, Plan, Rate
 
 RATES = (1e-3, 3e-4, 3e-3)
 
@@ -38,25 +38,6 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
         )
     frontier, rates = stages(pooled, len(pooled.stages) - knobs.depth, lambda _: knobs.ratio)
     most = epochs(knobs.epochs, 20, facts.train_rows, knobs.batch)
-    phase = Phase(
-        most,
-        frontier,
-        rates,
-        schedule=knobs.schedule,
-        norm=knobs.statistics(facts),
-        warmup_frac=knobs.warmup,
-        patience_epochs=knobs.patience or max(5, most // 4),
-    )
+    phase = knobs.phase(facts, most, frontier, rates)
     more = (("depth", knobs.depth), ("ratio", knobs.ratio), ("norm", phase.norm))
-    return [
-        Plan(
-            "partial",
-            (phase,),
-            knobs.told(lr, more),
-            pooling=pooled.pooling,
-            optimizer=knobs.rule(lr),
-            loss=Loss(knobs.smoothing),
-            batch=knobs.batch,
-        )
-        for lr in knobs.rates(RATES)
-    ]
+    return [knobs.plan("partial", (phase,), lr, more, pooled) for lr in knobs.rates(RATES)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from regraft.backbone.pooling import chosen, heads
 from regraft.strategies._tuning import Tuning
-from regraft.waist import Facts, Loss, Phase, Plan, Schedule, Share
+from regraft.waist import Facts, Phase, Plan, Schedule, Share
 
 RATES = (1e-3, 1e-2)
 
@@ -37,16 +37,5 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
             warmup_frac=knobs.warmup,
             patience_epochs=knobs.patience or max(10, most // 4),
         )
-        plans += [
-            Plan(
-                "probe",
-                (phase,),
-                knobs.told(lr),
-                pooling=pooled.pooling,
-                optimizer=knobs.rule(lr),
-                loss=Loss(knobs.smoothing),
-                batch=knobs.batch,
-            )
-            for lr in knobs.rates(RATES)
-        ]
+        plans += [knobs.plan("probe", (phase,), lr, (), pooled) for lr in knobs.rates(RATES)]
     return plans
