@@ -189,13 +189,12 @@ class _Phase:
         loss = float(self.task.loss(made, self.val_targets, self.loss).mean())
         metric = self.task.metrics[0]
         value = metric.fn(self.task.decode(made)[metric.takes], self.val_targets.numpy(), None)
-        if self.phase.stop:
-            pass  # validation rows are among those trained on: their loss chooses nothing
-        elif progress.best_loss is None or loss < progress.best_loss:
-            progress.best_loss, progress.waited = loss, 0
-            self.best = {name: t.detach().clone() for name, t in self.held.items()}
-        else:
-            progress.waited += 1
+        if not self.phase.stop:  # with it, validation rows are among those trained on: their loss chooses nothing
+            if progress.best_loss is None or loss < progress.best_loss:
+                progress.best_loss, progress.waited = loss, 0
+                self.best = {name: t.detach().clone() for name, t in self.held.items()}
+            else:
+                progress.waited += 1
         line = Epoch(self.number, progress.epoch, progress.loss_sum / progress.loss_rows, loss, value)
         progress.curve.append(line)
         return Scored(line)
