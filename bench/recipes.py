@@ -11,7 +11,8 @@ Asserted: the settings that ran are those of the recipe, as many weights train a
 are the same, every epoch was run, and a constant guess is beaten. Means and ranges are printed, never asserted. On one
 thread of a busy processor "all layers" takes 8 to 30 minutes a seed and side, `reviews` about as long, the rest one.
 
-    python bench/recipes.py [--side regraft|plain|both] [--seeds 5] [--epochs 25] [--recipe NAME] [--out recipes.json]
+    python bench/recipes.py [--side regraft|plain|both] [--seeds 5] [--first 0]
+                            [--epochs 25] [--recipe NAME] [--out recipes.json]
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def main() -> int:
     parse.add_argument("--data", default=str(SHARED / "data" / "ants_bees"))
     parse.add_argument("--side", choices=("regraft", "plain", "both"), default="both")
     parse.add_argument("--seeds", type=int, default=1)
+    parse.add_argument("--first", type=int, default=0, help="the first seed")
     parse.add_argument("--epochs", type=int, default=25)
     parse.add_argument("--recipe", default="", help="only recipes whose name holds this")
     parse.add_argument("--runs", default="", help="the folder that runs and their cache are put into, and kept")
@@ -62,7 +64,7 @@ def main() -> int:
     asked = {name: args for name, args in commands().items() if given.recipe in name}
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
-        for seed in range(given.seeds):
+        for seed in range(given.first, given.first + given.seeds):
             if given.side != "regraft" and (names := [name for name in RECIPES if given.recipe in name]):
                 splits = pictures(given, seed)
                 found += [told(plainly(given, splits, name, seed)) for name in names]
