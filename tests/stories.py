@@ -16,6 +16,7 @@ from regraft.deliver.story import Story
 from regraft.waist import (
     Account,
     BackboneCard,
+    Bad,
     Budget,
     Comparison,
     Cost,
@@ -24,6 +25,7 @@ from regraft.waist import (
     Examined,
     Example,
     Finding,
+    Flag,
     Init,
     InputSpec,
     MachineCard,
@@ -255,8 +257,10 @@ def hostile(classes: int = 77) -> Story:
         account=dataclasses.replace(
             told.account, notes=EVIL, skipped=tuple(Skipped(Plan(e, (), init="random"), e) for e in EVIL)
         ),
-        examined=Examined(labels, tuple(tuple(line) for line in counts), examples),
+        examined=Examined(labels, tuple(tuple(line) for line in counts), examples, alike=examples[:3]),
         opening=Opening("transformers", 'print("</code></pre><script>")\n```\n# head', ""),
+        flags=tuple(Flag(e, "warn" if i % 2 else "note", i, 9, e, EVIL, e) for i, e in enumerate(EVIL)),
+        bad=tuple(Bad("train", e, i, e) for i, e in enumerate(EVIL)),
     )
 
 

@@ -14,6 +14,7 @@ FLOORS = {
     "modalities": 3,
     "providers": 3,
     "tasks": 3,
+    "flags": 3,
     "metrics": 3,
     "inserts": 3,
     "strategies": 3,
@@ -35,7 +36,7 @@ FLOORS = {
 
 TOP_FILES = ("waist", "errors", "flow", "api", "__init__", "__main__")
 
-SHELVES = ("modalities", "providers", "tasks", "metrics", "inserts", "strategies", "checks", "formats")
+SHELVES = ("modalities", "providers", "tasks", "flags", "metrics", "inserts", "strategies", "checks", "formats")
 """Folders of interchangeable files: an item imports floors 0 to SHELF_REACH, and no line imports an item by name."""
 
 SHELF_REACH = 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.flow import Run as Run
 from regraft.flow import finish, read_run, steps
 from regraft.kit import store
-from regraft.planner.request import parse_budget
+from regraft.planner.request import parse_budget, parse_share
 from regraft.waist import Options, Reading
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def adapt(
     max_rows: int = 0,
     positive: str = "",
     order: Sequence[str] = (),
+    allow_bad: str | float = "1%",
     metric: str = "",
     balance: str = "auto",
     long: str = "cut",
@@ -59,6 +60,7 @@ def adapt(
         target, text, image, group, sensitive, time: Columns, where they are not to be guessed; two texts make a pair.
         task: A name in tasks/; `val`, `test`: paths of given splits; `max_rows`: most rows of a split, 0 for all.
         positive: Of two classes the one that is looked for; `order`: the labels from low to high, for task "ordinal".
+        allow_bad: The share of files and rows that may be unusable; they are left out and listed in quarantine.jsonl.
         metric: What decides.
         balance: "auto", "none" or "classes": whether every class counts equally however rare it is.
         long, max_tokens: What becomes of texts of more tokens than that: "cut", "ends" or "windows"; 0 is the default.
@@ -84,6 +86,7 @@ def adapt(
         max_rows=max_rows,
         positive=positive,
         order=tuple(order),
+        allow_bad=parse_share(allow_bad),
     )
     options = Options(
         data=str(data) if isinstance(data, (str, Path)) else f"<{type(data).__name__}>",

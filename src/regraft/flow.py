@@ -11,22 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from regraft.data.inspect import flags_of, in_words
 from regraft.data.open import card as card_of
 from regraft.data.open import open_data, sentence
 from regraft.deliver.inputs import is_there, safe
-from regraft.errors import UsageError
-from regraft.kit import durable, hardware, store
+from regraft.errors import ModelError, UsageError
+from regraft.kit import durable, hardware, places, shelf, store
 from regraft.planner.propose import propose
 from regraft.planner.request import balance_of, find_provider, prepare, resolved, strategies_of
 from regraft.waist import (
     Account,
     BackboneCard,
+    Bad,
     Budget,
     Data,
     DataCard,
+    Encoder,
     Event,
     Facts,
     Finished,
+    Flag,
     MachineCard,
     Options,
     PhaseDone,
@@ -34,6 +38,8 @@ from regraft.waist import (
     Row,
     Said,
     Scored,
+    Seen,
+    Task,
     Trial,
     Verdict,
     fingerprint,
@@ -41,10 +47,13 @@ from regraft.waist import (
 )
 
 if TYPE_CHECKING:
+    from regraft.backbone.view import View
     from regraft.planner.race import Race
 
 T = TypeVar("T")
 UNTRIED = "packing the bundle; the clock does not allow opening it in a fresh process, so regraft alone reads it back"
+FLAGS = 8
+"""So many findings about the data are told when a run begins."""
 LOGGED = (Said, Scored, PhaseDone, Finished)
 PASS = {"train": 0.35, "val": 0.1, "test": 0.1}
 """Of the seconds that are left when training could begin: what one pass of the backbone over a split may take."""
@@ -69,11 +78,13 @@ class Run:
     def winner(self) -> Trial:
         return self.trials[self.verdict.winner]
 
-    def predict(self, cells: Any) -> list[dict[str, Any]]:
+    def predict(
+        self, cells: Any, left_out: list[Bad] | None = None, notes: list[str] | None = None
+    ) -> list[dict[str, Any]]:
         """As `Model.predict`, with the run's bundle."""
         from regraft.deliver.model import Model
 
-        return Model.load(self.bundle).predict(cells)
+        return Model.load(self.bundle).predict(cells, left_out, notes)
 
 
 def finish(work: Generator[Event, None, T]) -> T:
@@ -110,10 +121,11 @@ def steps(
     rows = open_data(data, options.seed, options.reading)
     card = card_of(rows)
     yield Said(sentence(card))
-    for note in card.notes:
+    for note in (*card.notes, *_found(rows.flags)):
         yield Said(note)
     mark = mark or provider.fingerprint(query)
-    request = replace(options, data=rows.fingerprint, model=mark)
+    reading = replace(options.reading, val="", test="")  # the data's fingerprint covers them, wherever they lie
+    request = replace(options, data=rows.fingerprint, model=mark, reading=reading)
     stem = f"{store.slug(rows.name)}-{store.slug(Path(options.model).name)}"
     path = resume or store.place(out, stem, fingerprint(request), fresh=fresh)
     folder = store.Folder(path)
@@ -125,17 +137,22 @@ def steps(
             do="start a new run without --resume",
         )
     if folder.has("verdict"):
-        yield Said(f"this was run before: reading {path}")
-        return read_run(path)
+        if not (harm := _harm(folder)):
+            yield Said(f"this was run before: reading {path}")
+            return read_run(path)
+        yield Said(f"{harm}: it is made anew")
+    prepared = prepare(options, rows, query)  # what the model refuses leaves no folder behind
     known = (path / "options.json").is_file()
     with durable.lock(path / ".lock", f"the run {path}"):
         durable.sweep(path)
-        folder.write("options", replace(options, data=_absolute(options.data), model=_absolute(options.model)))
+        durable.remove(path / "verdict.json")
+        folder.write("options", _anywhere(options))
         folder.write("request", request)
         folder.write("data", card)
-        durable.write(path / "splits.csv", _splits(rows))
+        durable.write(path / "quarantine.jsonl", _quarantine(rows.bad))
+        _keep_splits(folder, rows)
         yield Said(f"going on with the run {path}" if known else f"run {path}")
-        return (yield from _work(options, rows, folder, query, mark, begun))
+        return (yield from _work(options, rows, folder, prepared, mark, begun))
 
 
 def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
@@ -146,7 +163,7 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
     options = resolved(options)
     data = open_data(options.data, options.seed, options.reading)
     card = card_of(data)
-    for text in (sentence(card), *card.notes):
+    for text in (sentence(card), *card.notes, *_found(data.flags)):
         yield Said(text)
     mark = find_provider(options.model).fingerprint(options.model)
     from regraft.engine import freeze
@@ -182,7 +199,12 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
 
 
 def _work(
-    options: Options, data: Data, folder: store.Folder, query: Any, mark: str, begun: float
+    options: Options,
+    data: Data,
+    folder: store.Folder,
+    prepared: tuple[View, Encoder, Task],
+    mark: str,
+    begun: float,
 ) -> Generator[Event, None, Run]:
     """From the data to the verdict; everything here may import torch."""
     from regraft.planner import survey
@@ -191,7 +213,7 @@ def _work(
     from regraft.planner.race import Race
 
     clock = Clock(folder, options.budget.seconds, begun)
-    view, encoder, task = prepare(options, data, query)
+    view, encoder, task = prepared
     body = folder.step("backbone", BackboneCard, lambda: survey.backbone(view, mark), mark)
     machine = folder.step("machine", MachineCard, lambda: survey.machine(view, data, encoder, options.precision), mark)
     hardware.settle(machine.threads)
@@ -202,7 +224,12 @@ def _work(
         data, notes = _affordable(data, limits, options)
         for note in notes:
             yield Said(note)
-        durable.write(folder.path / "splits.csv", _splits(data))
+        _keep_splits(folder, data)
+    seen = Seen(data, shelf.find("modalities", data.modality).NOUN, inputs=view.inputs, encoder=encoder)
+    more = flags_of(seen, "backbone")
+    folder.write("flags", [*data.flags, *more])
+    for note in _found(more):
+        yield Said(note)
     cells = [row.cell for rows in (data.train, data.val, data.test) for row in rows]
     for note in (*body.notes, *machine.notes, *encoder.told(cells)):
         yield Said(note)
@@ -390,9 +417,49 @@ def _itself(named: str, thing: Any, what: str) -> Any:
     return named if thing is None else thing
 
 
-def _absolute(path: str) -> str:
-    """A path that means the same from every folder, so that a run may be resumed from another one."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
+def _harm(folder: store.Folder) -> str:
+    """What of a finished run is no longer what was written, in words; "" where all is."""
+    from regraft.backbone import bundle as bundles
+
+    if path := folder.damaged():
+        return f"{path} was changed or is damaged"
+    try:
+        if (folder.path / "bundle").is_symlink():
+            bundles.read(folder.path / "bundle")
+    except ModelError as error:
+        return f"{error.what} ({error.saw})"
+    return ""
+
+
+def _found(flags: Sequence[Flag]) -> list[str]:
+    """Findings about the data in a few lines, warnings first; the report has all of them."""
+    from regraft.deliver.story import brief
+
+    more = len(flags) - FLAGS
+    short = [replace(flag, examples=tuple(brief(one) for one in flag.examples)) for flag in flags[:FLAGS]]
+    told = [("warning: " if flag.status == "warn" else "") + in_words(flag) for flag in short]
+    return [*told, f"{more} more findings about the data in the report"] if more > 0 else told
+
+
+def _anywhere(options: Options) -> Options:
+    """The request with paths that mean the same from every folder, so that a run may be resumed from another one."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).resolve()) if path and places.exists(Path(path)) else path
+
+    reading = replace(options.reading, val=absolute(options.reading.val), test=absolute(options.reading.test))
+    return replace(options, data=absolute(options.data), model=absolute(options.model), reading=reading)
+
+
+def _quarantine(bad: Sequence[Bad]) -> bytes:
+    """What was left out, a line each."""
+    return "".join(json.dumps(plain(one), ensure_ascii=False) + "\n" for one in bad).encode("utf-8", "surrogatepass")
+
+
+def _keep_splits(folder: store.Folder, data: Data) -> None:
+    """Write which row is in which split; the run vouches for it, as nothing else in the file does."""
+    durable.write(folder.path / "splits.csv", _splits(data))
+    folder.vouch("splits.csv", "quarantine.jsonl")
 
 
 def _splits(data: Data) -> bytes:

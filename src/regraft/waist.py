@@ -73,6 +73,48 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a cell shows: why it cannot be used ("" if it can), its size, a sketch that like cells share.
+
+    `size` is (width, height) in pixels or (characters,); of two sketches of 64 bits, few differ where the cells are
+    almost equal.
+    """
+
+    problem: str = ""
+    size: tuple[int, ...] = ()
+    sketch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """What cannot be used and is left out: a whole file (`row` 0), or a row of it, counted from 1; and why."""
+
+    split: str
+    file: str
+    row: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Something about the data that its owner should know: `count` of `of` rows, columns or classes, and what to do.
+
+    `examples` name some of them. `leaks` are the ids of test rows whose answer training gives away, `shown` those of
+    rows that a report shows beside each other.
+    """
+
+    flag: str
+    status: Literal["note", "warn"]
+    count: int
+    of: int
+    text: str
+    examples: tuple[str, ...]
+    advice: str
+    leaks: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One example: `cell` is what a modality reads (a path, a text, two texts), `key` the fingerprint of its content.
 
@@ -85,11 +127,12 @@ class Row:
     group: str
     key: str
     facets: tuple[str, ...] = ()
+    look: Look = Look()
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data set with its three splits, each a sequence of rows; `notes` say what was found and decided.
+    """A data set with its three splits, each a sequence of rows; `notes` say what was decided, `flags` what was found.
 
     `columns` are the table's columns that a cell is made of (two for a pair; none for a folder of files), `sensitive`
     those that rows keep as facets.
@@ -105,6 +148,23 @@ class Data:
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     sensitive: tuple[str, ...] = ()
+    bad: tuple[Bad, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What files in flags/ look at: rows in their splits; `table` has all columns of training as they stand, `ids` its
+    rows. `inputs` and `encoder` are those of the backbone, None before there is one.
+    """
+
+    data: Data
+    noun: str
+    ids: Sequence[str] = ()
+    table: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    group: str = ""
+    inputs: InputSpec | None = None
+    encoder: Encoder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +172,7 @@ class Reading:
     """How data is read, where the user does not leave it to guesses: names of columns, paths of splits.
 
     An empty field is guessed. `task` is a name in tasks/, `order` the labels from low to high. `max_rows` bounds each
-    split, 0 is no bound.
+    split, 0 is no bound. `allow_bad` is the share of files and rows that may be unusable.
     """
 
     target: str = ""
@@ -127,6 +187,7 @@ class Reading:
     max_rows: int = 0
     positive: str = ""
     order: tuple[str, ...] = ()
+    allow_bad: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +196,14 @@ class Encoder:
     alone; `tensors(parts)` makes a batch of parts of one size.
 
     A part is what goes through the network at once: the cell itself, or a window of a long text. `told` says what is
-    worth knowing of many cells: their sizes, how many did not fit and what becomes of them.
+    worth knowing of many cells: their sizes, how many did not fit and what becomes of them. `unknown` is the token for
+    what a tokenizer does not know, -1 where there is none.
     """
 
     parts: Callable[[Sequence[Any]], list[list[tuple[Any, int]]]]
     tensors: Callable[[Sequence[Any]], dict[str, Tensor]]
     told: Callable[[Sequence[Any]], tuple[str, ...]]
+    unknown: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -605,12 +668,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What checks may look at: the trials, the winner, baseline scores and the arrays they asked for by name."""
+    """What checks may look at: trials, the winner, baseline scores, arrays by name, and the metric that decides."""
 
     winner: Trial
     trials: tuple[Trial, ...]
     baselines: tuple[Score, ...]
     arrays: Mapping[str, numpy.ndarray]
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -677,12 +741,14 @@ class Examined:
 
     `confusion` counts rows, [truth][answer] in the order of `labels`; for sets of labels it has for each label the rows
     [neither, only answered, only true, both]; for numbers it is empty and `numbers` holds (truth, answer) pairs.
+    `alike` are rows that a finding about the data shows beside each other; `said` is then their split.
     """
 
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     examples: tuple[Example, ...]
     numbers: tuple[tuple[float, float], ...] = ()
+    alike: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

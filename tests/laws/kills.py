@@ -1,13 +1,18 @@
-"""Kill whole runs at their durable operations, in forks of this process; they must end as an unkilled run does.
+"""Harm whole runs between any two of their file operations, in forks of this process; they must end as unharmed ones.
 
-python -m tests.laws.kills FOLDER [one|race]
+python -m tests.laws.kills FOLDER HARM [one|race] [HOW MANY|all] [SEED]
+
+HARM is kill (SIGKILL, now and then again in what recovers), full (no room, or a disk that fails, from then on or once)
+or power (what was not synced is lost).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import errno
 import os
+import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -17,12 +22,13 @@ from typing import Any
 from regraft import flow
 from regraft.deliver import pack
 from regraft.engine.snapshot import Keeper
+from regraft.errors import RegraftError
 from regraft.kit import durable
 from regraft.kit.store import Folder
 from regraft.waist import Budget, Options, Trial
 from tests import places
+from tests.disk import Disk, Fault, Lost, fail_at, kill_at
 
-KILLS = 25
 REQUESTS: dict[str, dict[str, Any]] = {
     "one": {"strategies": ("partial",), "knobs": (("partial.batch", "14"), ("partial.epochs", "2"))},
     "race": {
@@ -35,60 +41,135 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
 }
 """One strategy to its end; a race of six trials in which the rates of the probe compete."""
+NESTED = (0.6, 0.3, 0.1)
+"""How often a run is killed once, killed again while it goes on, and once more after that."""
+CODES = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def main(place: Path, asked: str = "one") -> int:
-    """Make the kills; returns how many. An assertion says where one did harm."""
-    import torch
+class Harness:
+    """A request, its unharmed run with all that it did to files, and what is promised of a harmed one."""
 
-    torch.set_num_threads(1)
-    pack._self_test = lambda *_: None  # type: ignore[assignment]  # a process of its own, which journeys run
-    Keeper.due = lambda _: True  # type: ignore[method-assign]  # a snapshot at each step
-    places.pictures(place / "data")
-    places.model(place / "model")
-    options = Options(str(place / "data"), str(place / "model"), **REQUESTS[asked])
+    def __init__(self, place: Path, asked: str, seed: int) -> None:
+        import torch
 
-    def run(out: Path) -> flow.Run:
-        return flow.finish(flow.steps(options, out))
+        torch.set_num_threads(1)
+        pack._self_test = lambda *_: None  # type: ignore[assignment]  # a process of its own, which journeys run
+        Keeper.due = lambda _: True  # type: ignore[method-assign]  # a snapshot at each step
+        places.pictures(place / "data")
+        places.model(place / "model")
+        self.place, self.draw = place, random.Random(seed)
+        self.options = Options(str(place / "data"), str(place / "model"), **REQUESTS[asked])
+        self.whole, made = self.run("whole")  # all is imported from here on
+        self.trace, self.wanted = self.whole.trace, content(made.folder)
 
-    def unkilled() -> None:
-        counted = [0]
-        durable.before = lambda _op, _path: counted.__setitem__(0, counted[0] + 1)
-        run(place / "whole")
-        (place / "counted").write_text(str(counted[0]))
+    def out(self, name: str) -> Path:
+        """Where a run and its cache lie; both are watched."""
+        os.environ["REGRAFT_CACHE"] = str(self.place / "at" / name / "cache")
+        return self.place / "at" / name
 
-    assert os.waitstatus_to_exitcode(child(unkilled)) == 0
-    (whole,) = (place / "whole").iterdir()
-    wanted, counted = content(whole), int((place / "counted").read_text())
-    points = range(1, counted + 1, max(1, counted // KILLS))
-    for point in points:
-        out = place / f"killed-{point}"
-        os.environ["XDG_CACHE_HOME"] = str(place / f"cache-{point}")
-        left = [point]
+    def run(self, name: str, fault: Fault | None = None) -> tuple[Disk, flow.Run]:
+        out = self.out(name)
+        with Disk(out, fault).used() as disk:
+            return disk, flow.finish(flow.steps(self.options, out / "runs"))
 
-        def die(_op: str, _path: Path, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def killed(self, name: str, number: int) -> bool:
+        """Kill the run at an operation; whether it had that many."""
+        share = self.draw.random()
+        code = os.waitstatus_to_exitcode(child(lambda: self.run(name, kill_at(number, share))))
+        assert code in (0, -signal.SIGKILL), f"{name} ended by itself with {code}"
+        return code != 0
 
-        def again(out: Path = out, point: int = point) -> None:
-            torn = next(out.glob("*/options.json"), out / "none").parent
-            usable(torn, place)
+    def goes_on(self, name: str, told: str = "", *, keeps: bool = True) -> None:
+        """The promise: it ends with the same bits, what had ended keeps its bytes, and nothing is left lying about.
+
+        Without `keeps` power was lost: a file that was never synced may be gone, and is made again. `told` says what
+        was done to it.
+        """
+        told = told or name
+
+        def again() -> None:
+            out = self.out(name)
+            torn = next(out.glob("runs/*/options.json"), out / "none").parent
+            if keeps:
+                usable(torn, self.place)
             ended, spent = trials(torn), clock(torn)
-            run_ = run(out)
-            made = content(run_.folder)
-            wrong = [name for name in wanted if made[name] != wanted[name]]
-            assert not wrong, f"killed at operation {point}: {[(made[n], wanted[n]) for n in wrong]}"
-            assert not list(run_.folder.rglob(".part-*")), f"litter after operation {point}"
-            assert run_.bundle.is_symlink() and (run_.bundle / "regraft.json").is_file()
-            assert ended.items() <= trials(run_.folder).items(), f"a finished trial was run again: operation {point}"
-            assert clock(run_.folder) >= spent, f"the clock went back after operation {point}"
+            _, run = self.run(name)
+            made = content(run.folder)
+            wrong = [part for part in self.wanted if made[part] != self.wanted[part]]
+            assert not wrong, f"{told}: {[(made[n], self.wanted[n]) for n in wrong]}"
+            litter = files(run.folder) ^ files(self.place / "at/whole/runs" / run.folder.name)
+            assert not litter, f"{told}: {litter}"
+            assert not list(out.rglob(".part-*")), f"{told}: half-written files stay"
+            assert not keeps or ended.items() <= trials(run.folder).items(), f"{told}: a finished trial was run again"
+            assert not keeps or clock(run.folder) >= spent, f"{told}: the clock went back"
 
-        durable.before = die
-        assert os.WTERMSIG(child(lambda out=out: run(out))) == signal.SIGKILL, f"operation {point} was not reached"
-        durable.before = lambda _op, _path: None
-        assert os.waitstatus_to_exitcode(child(again)) == 0, f"killed at operation {point} of {counted}"
-    return len(points)
+        assert os.waitstatus_to_exitcode(child(again)) == 0, told
+        shutil.rmtree(self.place / "at" / name)
+
+
+def kills(of: Harness, points: list[int]) -> int:
+    """Kill before an operation or within a write, go on, kill that too, and see the promise kept."""
+    made = 0
+    for point in points:
+        at = [point]
+        for _ in range(of.draw.choices((1, 2, 3), NESTED)[0]):
+            if not of.killed(f"killed-{point}", at[-1]):
+                break
+            made += 1
+            at.append(of.draw.randint(1, max(2, len(of.trace) - point)))
+        of.goes_on(f"killed-{point}", f"killed at {at}")
+    return made
+
+
+def faults(of: Harness, points: list[int]) -> int:
+    """Refuse an operation: the run ends well without a cache, or stops with a typed error and goes on afterwards."""
+    stopped = 0
+    for point in points:
+        code, once = of.draw.choice(CODES), of.draw.random() < 0.5
+        name = f"{errno.errorcode[code]}-{'once' if once else 'from'}-{point}"
+
+        def refused(name: str = name, code: int = code, once: bool = once, point: int = point) -> None:
+            try:
+                _, run = of.run(name, fail_at(point, code, once=once))
+            except RegraftError as error:
+                assert error.code == (2 if code == errno.EROFS else 5), repr(error)
+                assert str(of.place / "at" / name) in error.saw and error.do, repr(error)
+                assert not once or not list((of.place / "at" / name).rglob(".part-*")), "half-written files stay"
+                os._exit(5)
+            assert content(run.folder) == of.wanted, "it ended otherwise"
+
+        ended = os.waitstatus_to_exitcode(child(refused))
+        assert ended in (0, 5), f"{name}: neither an end nor a typed error"
+        stopped += ended == 5
+        of.goes_on(name)
+    return stopped
+
+
+def losses(of: Harness, points: list[int]) -> int:
+    """Lose power after an operation: names changed in their order, bytes that were not synced gone or zeros."""
+    for point in points:
+        for kind in ("zeros", "short"):
+            name = f"lost-{kind}-{point}"
+            Lost(of.trace[:point], of.place / "at/whole").write(of.place / "at" / name, kind)
+            of.goes_on(name, keeps=False)
+    return 2 * len(points)
+
+
+HARMS: dict[str, Callable[[Harness, list[int]], int]] = {"kill": kills, "full": faults, "power": losses}
+
+
+def main(place: Path, harm: str, asked: str = "one", many: str = "25", seed: str = "0") -> int:
+    """Do harm at random operations of the run, or at all; returns how often. An assertion says where it did lasting
+    harm.
+    """
+    of = Harness(place, asked, int(seed))
+    count = len(of.trace)
+    points = list(range(1, count + 1))
+    if many != "all":
+        points = sorted(of.draw.randint(1, count) for _ in range(int(many)))
+    made = HARMS[harm](of, points)
+    print(f"{made} of {harm} in {len(points)} runs of {count} operations")
+    return made
 
 
 def content(run: Path) -> dict[str, Any]:
@@ -104,6 +185,12 @@ def content(run: Path) -> dict[str, Any]:
     }
 
 
+def files(run: Path) -> set[str]:
+    """The names of all files and folders of a run; how often its bundle was packed does not matter."""
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*")}
+    return {name.replace(os.readlink(run / "bundle"), "bundle-n") for name in names}
+
+
 def trials(run: Path) -> dict[str, bytes]:
     """The records of finished trials, as they lie there."""
     return {str(path.relative_to(run)): path.read_bytes() for path in run.glob("trials/*/trial.json")}
@@ -111,8 +198,7 @@ def trials(run: Path) -> dict[str, bytes]:
 
 def clock(run: Path) -> float:
     """The seconds that a run has written down so far."""
-    folder = Folder(run)
-    return folder.load("clock", float) if folder.has("clock") else 0.0
+    return Folder(run).read("clock", float) or 0.0
 
 
 def usable(run: Path, place: Path) -> None:
@@ -143,10 +229,13 @@ def child(work: Callable[[], object]) -> int:
             work()
             os._exit(0)
         except BaseException as error:
-            print(f"child: {error!r}", file=sys.stderr, flush=True)
+            import traceback
+
+            traceback.print_exception(error, file=sys.stderr)
+            sys.stderr.flush()
             os._exit(9)
     return os.waitpid(number, 0)[1]
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), *itertools.islice(sys.argv, 2, 3)), "kills")
+    main(Path(sys.argv[1]), *sys.argv[2:])

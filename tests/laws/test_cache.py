@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from hypothesis import strategies as some
 
 from regraft.engine import cache
 from regraft.engine.cache import Part, Store, Table, Trunk, open_store
-from regraft.kit import hardware
+from regraft.kit import hardware, shelf
 from regraft.modalities import text
 from regraft.planner.course import Course
-from regraft.waist import Options, Reading
+from regraft.waist import Options, Reading, Said
 from tests import places
+from tests.disk import Disk, fail_at
 
 PLANS = [("probe", {"epochs": 3, "batch": 7}), ("partial", {"depth": 1, "epochs": 3, "batch": 7})]
 PLANS += [("partial", {"depth": 2, "epochs": 3, "batch": 7, "norm": "update"}), ("partial", {"depth": 3, "epochs": 2})]
@@ -169,8 +172,12 @@ def test_a_changed_block_is_dropped_and_made_again(tmp_path: Path) -> None:
     assert torch.equal(again.batch(range(5))[0].state.value, wanted)
 
 
-@pytest.mark.parametrize("touch", ["weight", "buffer", "inputs", "config", "threads", "versions", "micro_batch"])
-def test_whatever_changes_the_bits_changes_the_store(tmp_path: Path, touch: str) -> None:
+@pytest.mark.parametrize(
+    "touch", ["weight", "buffer", "inputs", "config", "policy", "threads", "versions", "micro_batch"]
+)
+def test_whatever_changes_the_bits_changes_the_store(
+    tmp_path: Path, touch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dataclasses
 
     course = places.course(tmp_path)
@@ -186,6 +193,8 @@ def test_whatever_changes_the_bits_changes_the_store(tmp_path: Path, touch: str)
             course.view.inputs = dataclasses.replace(course.view.inputs, mean=(0.5, 0.5, 0.51))
         elif touch == "config":
             course.view.config += " "
+        elif touch == "policy":  # what is made of a file's bytes: its pixels may be others then
+            monkeypatch.setattr(shelf.find("modalities", "image"), "POLICY", 0)
         else:
             other = {"threads": 64, "versions": (("torch", "0"),), "micro_batch": 4}[touch]
             machine = dataclasses.replace(machine, **{touch: other})
@@ -254,25 +263,45 @@ def test_an_unlawful_network_is_used_without_the_cache(tmp_path: Path, monkeypat
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
-    from regraft.kit import durable
-
     course = places.course(tmp_path)
     chosen = places.plan(course, "probe", epochs=2)
     wanted = places.weights(course, places.finish(course, chosen))
     full = places.course(tmp_path, run="full")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-
-    def refuse(op: str, path: Path) -> None:
-        if op == "write" and path.name.endswith(".block"):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(durable, "before", refuse)
-    said = [event.text for event in full.trial(0, chosen) if type(event).__name__ == "Said"]
-    assert any("going on without the cache" in told and "No space left" in told for told in said)
+    with Disk(tmp_path, fail_at(1, errno.ENOSPC, below=".block")).used():
+        said = [event.text for event in full.trial(0, chosen) if isinstance(event, Said)]
+    (warned,) = [told for told in said if "going on without the cache" in told]
+    assert re.search(r"No space left on device at .*\.block \(\d\.\d MB are needed, [\d,.]+ MB free\)", warned)
     assert places.weights(full, places.finish(full, chosen)) == wanted
     assert not list((tmp_path / "elsewhere").rglob("*.block"))
+
+
+def test_a_cache_that_would_take_most_of_the_disk_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size is known after one micro-batch; half of the room stays for the run itself."""
+    course = places.course(tmp_path)
+    chosen = places.plan(course, "probe", epochs=2)
+    wanted = places.weights(course, places.finish(course, chosen))
+    size = (27 + 15 + 18) * 16 * 4  # rows of 16 features
+    for free, kept in ((2 * size - 1, False), (3 * size, True)):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"with {free}"))
+        with monkeypatch.context() as patch:
+            patch.setattr(hardware, "free_bytes", lambda p, free=free: 10**9 if p.suffix else free)
+            again = places.course(tmp_path, run=f"with {free}")
+            said = [event.text for event in again.trial(0, chosen) if isinstance(event, Said)]
+        assert any(re.search(r"without the cache, .*: \d\.\d MB for .*, of \d\.\d MB free", t) for t in said) != kept
+        assert bool(list(hardware.cache_folder().rglob("*.block"))) == kept
+        assert places.weights(again, places.finish(again, chosen)) == wanted
+
+
+def test_a_cache_that_may_only_be_read_is_of_use(tmp_path: Path) -> None:
+    course = places.course(tmp_path)
+    chosen = places.plan(course, "probe", epochs=2)
+    wanted = places.weights(course, places.finish(course, chosen))
+    again = places.course(tmp_path, run="again")
+    with Disk(hardware.cache_folder(), fail_at(1, errno.EROFS)).used():
+        said = [event.text for event in again.trial(0, chosen) if isinstance(event, Said)]
+    assert any("examples were there" in text for text in said) and not any("without the cache" in t for t in said)
+    assert places.weights(again, places.finish(again, chosen)) == wanted
 
 
 def test_store_is_empty_where_nothing_was_kept(tmp_path: Path) -> None:

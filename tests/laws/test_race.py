@@ -58,27 +58,6 @@ def test_a_race_ends_with_the_same_bits_in_every_process(both: list[dict[str, An
     assert account["skipped"] and all(one["why"] for one in account["skipped"])
 
 
-# ---------------------------------------------------------------- killed anywhere
-
-
-@pytest.mark.timeout(1800)
-def test_a_race_killed_at_durable_operations_ends_as_if_it_never_was(tmp_path: Path) -> None:
-    """Before the kill's harm is undone, a bundle is there that opens and predicts, from the second trial on at least.
-
-    In a process of its own: a fork of one that has had threads may wait for ever for a lock that none of them frees.
-    """
-    made = subprocess.run(
-        [sys.executable, "-m", "tests.laws.kills", str(tmp_path), "race"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1700,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    assert int(made.stdout.split()[0]) >= 20, "too few kills were made"
-
-
 # ---------------------------------------------------------------- what is trained on
 
 

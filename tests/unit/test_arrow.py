@@ -77,3 +77,18 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "x.parquet")
     with pytest.raises(DataError, match=r"two columns of one name · saw: .*x\.parquet: a"):
         arrow_file(tmp_path / "x.parquet")
+
+
+def test_a_small_file_that_holds_too_much_is_refused(tmp_path: Path) -> None:
+    text = "a" * 1_000_000
+    once = pa.array([text] * 40)
+    pq.write_table(pa.table({"text": once}), tmp_path / "x.parquet")
+    folded = pa.table({"text": once.dictionary_encode()})
+    with pa.ipc.new_file(
+        tmp_path / "x.arrow", folded.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as file:
+        file.write_table(folded)
+    for name in ("x.parquet", "x.arrow"):
+        assert (tmp_path / name).stat().st_size < 100_000
+        with pytest.raises(DataError, match=r"a table unpacks to more than is allowed · .* 200 times its size"):
+            arrow_file(tmp_path / name)

@@ -16,7 +16,7 @@ from regraft.errors import ModelError
 from regraft.kit import durable
 from regraft.providers import bundle as provider
 from regraft.providers import transformers
-from regraft.waist import Bundle, InputSpec, Opening, Phase, Plan, Score, Target, plain
+from regraft.waist import Bundle, InputSpec, Opening, Phase, Plan, Score, Target, fingerprint, plain
 from tests import places
 
 TARGET = Target("label", "class", ("blue", "red"), (3, 4))
@@ -42,7 +42,7 @@ def packed(place: Path) -> Bundle:
         files=tuple(durable.sums(place).items()),
         opening=Opening("transformers", "outputs = []", "made = None"),
     )
-    durable.write_json(place / bundle.NAME, plain(told))
+    bundle.write(place, told)
     return told
 
 
@@ -62,7 +62,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_is_read_as_it_was_written(made: Path) -> None:
     told = json.loads((made / bundle.NAME).read_text())
-    assert plain(bundle.read(made)) == told
+    assert told.pop(bundle.ITSELF) == fingerprint(told) and plain(bundle.read(made)) == told
     assert bundle.read(made).target.labels == ("blue", "red")
     assert bundle.is_bundle(made) and not bundle.is_bundle(made.parent)
 
@@ -76,6 +76,17 @@ def test_a_changed_byte_is_refused_by_name(folder: Path, name: str) -> None:
         provider.load(str(folder))
     assert caught.value.what == "this bundle is not what was packed"
     assert caught.value.saw == f"{folder}: {name} has changed bytes"
+
+
+def test_a_changed_record_is_refused_and_one_that_vouches_for_nothing_is_read(folder: Path) -> None:
+    told = json.loads((folder / bundle.NAME).read_text())
+    told["scores"][0]["value"] = 0.75
+    durable.write_json(folder / bundle.NAME, told)
+    with pytest.raises(ModelError, match=r"not what was packed · saw: .*: regraft\.json has changed bytes"):
+        bundle.read(folder)
+    del told[bundle.ITSELF]
+    durable.write_json(folder / bundle.NAME, told)
+    assert bundle.read(folder).scores[0].value == 0.75
 
 
 def test_a_missing_file_is_refused_by_name(folder: Path) -> None:

@@ -323,7 +323,7 @@ def test_weights_that_the_network_itself_detaches_are_part_of_a_store_s_place(tm
         provider="tiny",
         module=Cut(),
         call=lambda module, batch: module(batch["x"]),
-        inputs=InputSpec("table", (4,)),
+        inputs=InputSpec("text", (4,)),
         example={"x": torch.randn(3, 4)},
     )
     machine = MachineCard("cpu", 1, 10**9, "cpu", "float32", "exact", 8)

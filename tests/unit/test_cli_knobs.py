@@ -12,7 +12,7 @@ from regraft import flow
 from regraft.cli import knobs
 from regraft.errors import ModelError
 from tests import places
-from tests.calls import call
+from tests.calls import call, error_of, object_of
 
 
 @pytest.fixture
@@ -85,3 +85,82 @@ def test_a_docstring_says_what_each_knob_is() -> None:
         silent: int = 0
 
     assert knobs.sayings(Knobs) == {"depth": "how many stages: two is usual.", "lr": "rate.", "norm": "keep or update."}
+
+
+def test_a_file_the_environment_and_set_reach_the_request(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+
+    def steps(options: Any, out: Path, **_: Any) -> Generator[Any, None, None]:
+        seen.append((options, out))
+        raise ModelError("enough")
+        yield
+
+    monkeypatch.setattr(flow, "steps", steps)
+    monkeypatch.setenv("REGRAFT_STRATEGY", "probe,partial")
+    monkeypatch.setenv("REGRAFT_USE_CACHE", "no")
+    (home / "etc").mkdir()
+    text = "data = '../data'\nout = 'there'\nbudget = '5m'\n[probe]\nlr = 0.01\n[full]\nlr = 0.1\n"
+    text += "[reading]\norder = ['a', 'b']\n"
+    (home / "etc" / "a.toml").write_text(text)
+    args = ["adapt", "--model", "model", "--config", "etc/a.toml", "--set", "partial.depth=1", "--seed", "3"]
+    code, _, err = call(args, capsys)
+    assert code == 4 and "full.lr (etc/a.toml: [full] lr) is left aside" in err
+    ((options, out),) = seen
+    assert (options.data, options.model, out) == ("data", "model", Path("etc/there"))
+    assert options.strategies == ("probe", "partial") and options.reading.order == ("a", "b")
+    assert options.knobs == (("partial.depth", "1"), ("probe.lr", "0.01"))
+    assert (options.seed, options.cache, options.budget.seconds) == (3, False, 300.0)
+    from regraft.deliver.story import reproduce
+
+    said = reproduce(options).split()
+    assert "--probe.lr" in said and "--config" not in said and said.count("--strategy") == 2 and "--no-cache" in said
+    for name in ("REGRAFT_STRATEGY", "REGRAFT_USE_CACHE"):
+        monkeypatch.delenv(name)
+    assert call([*said[1:], "--out", "x"], capsys)[0] == 4 and seen[-1][0] == options
+
+
+def test_a_run_goes_on_with_its_own_request(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REGRAFT_BUDGET", "5m")
+    monkeypatch.setenv("REGRAFT_PROBE_LR", "0.5")
+    (home / "a.toml").write_text("seed = 3")
+    monkeypatch.setenv("REGRAFT_CONFIG", "a.toml")
+    assert error_of(["adapt", "--resume", "x"], capsys)["what"] == "there is no run in this folder"
+    for more in (["--config", "a.toml"], ["--set", "seed=4"], ["--probe.lr", "1"], ["--strategy", "probe"]):
+        assert error_of(["adapt", "--resume", "x", *more], capsys)["what"] == "--resume takes its request from the run"
+
+
+def test_knobs_of_a_module_that_a_file_names(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "mine_zip.py").write_text("")
+    (home / "mine").mkdir()
+    (home / "mine" / "zip.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Knobs:\n"
+        "    'lr: rate.'\n    lr: float = 0.5\ndef propose(facts, knobs): return []\n"
+    )
+    monkeypatch.syspath_prepend(home)
+    (home / "a.toml").write_text("strategy = ['mine.zip']\n[zip]\nlr = 0.25\n")
+    told = object_of(["config", "show", "--config", "a.toml"], capsys, "config show")
+    assert told["knobs"]["zip.lr"]["value"] == 0.25
+
+
+def test_other_verbs_take_what_means_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "a.toml").write_text("target = 'y'\nout = 'runs'\nseed = 3\n[evaluate]\nsplit = 'all'\n")
+    monkeypatch.setenv("REGRAFT_TEXT", "said")
+    seen: list[Any] = []
+
+    def steps(run: Any, data: Any, reading: Any, split: str) -> Generator[Any, None, None]:
+        seen.append((reading, split))
+        raise ModelError("enough")
+        yield
+
+    monkeypatch.setattr("regraft.deliver.evaluate.steps", steps)
+    assert call(["evaluate", "run", "data", "--config", "a.toml"], capsys)[0] == 4
+    ((reading, split),) = seen
+    assert (reading.target, reading.text, split) == ("y", ("said",), "all")

@@ -13,6 +13,7 @@ import pytest
 
 from regraft.deliver import inputs
 from regraft.deliver import model as models
+from regraft.waist import Bad
 from tests.calls import call, error_of
 
 
@@ -22,7 +23,7 @@ class Echo:
     def __init__(self, columns: tuple[str, ...] = ("text",), literal: bool = True) -> None:
         self.columns, self.literal = columns, literal
 
-    def predict(self, cells: list[Any]) -> list[dict[str, Any]]:
+    def predict(self, cells: list[Any], left_out: list[Bad], notes: list[str]) -> list[dict[str, Any]]:
         return [
             {"id": str(i), "label": f"{type(c).__name__}:{c}", "confidence": 0.5, "probabilities": {"x": 0.5}}
             for i, c in enumerate(cells)
@@ -42,7 +43,7 @@ def asked(
     code, out, _ = call(["predict", "run", *args, "--json"], capsys)
     assert code == 0, out
     told = json.loads(out)
-    assert list(told) == ["schema", "command", "ok", "run", "predictions"] and told["run"] == "run"
+    assert list(told) == ["schema", "command", "ok", "run", "predictions", "left_out"] and told["run"] == "run"
     return [answer["label"] for answer in told["predictions"]]
 
 
@@ -110,7 +111,7 @@ def test_answers_of_every_task_are_shown_as_a_table(
     }
     for kind, answer in answers.items():
         model = Echo()
-        monkeypatch.setattr(model, "predict", lambda _, answer=answer: [answer])
+        monkeypatch.setattr(model, "predict", lambda *_, answer=answer: [answer])
         monkeypatch.setattr(models, "open_model", lambda _, model=model: model)
         code, out, _ = call(["predict", "run", "--text", "a", "--out", tmp_path / f"{kind}.csv"], capsys)
         assert code == 0 and " ".join(out.split()) == " ".join(shown[kind])

@@ -188,7 +188,7 @@ def test_rows_have_groups_facets_and_times() -> None:
         ("t:2", "y", "label1", "", ("sex1", "")),
     ]
     assert made.times == {"t:1": "when0", "t:2": "when1", "t:3": "when2"}
-    assert made.left_out == {"have no text": ["t:3"]}
+    assert made.bad == [(2, "it has no text")]
 
 
 def test_rows_of_pictures(tmp_path: Path) -> None:
@@ -196,4 +196,4 @@ def test_rows_of_pictures(tmp_path: Path) -> None:
     found = table("file_name label", tmp_path, file_name=["1.png", "2.png", ""])
     made = rows(found, choose(found, Reading()))
     assert [(r.id, r.cell) for r in made.rows] == [("t:1", tmp_path / "1.png")]
-    assert made.left_out == {"name no pictures that can be read": ["t:2", "t:3"]}
+    assert made.bad == [(1, "there is no such file"), (2, "no file is named")]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
+import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from regraft.deliver import runs
 from regraft.deliver.compare import Compared, compare
 from regraft.errors import UsageError
 from regraft.flow import Run
+from regraft.kit import durable
+from regraft.kit.store import Folder
 from tests import places
 from tests.calls import adapted, call, error_of, object_of
 
@@ -70,6 +73,17 @@ def copied(run: Run, place: Path) -> Path:
     return Path(shutil.copytree(run.folder, place, symlinks=True))
 
 
+def answered(place: Path, run: Run, test: Any) -> None:
+    """Put other predictions into a copy of a run, as if it had made them."""
+    from safetensors.numpy import save
+
+    data, old = save({"test": test}), run.winner.predictions
+    name = f"{Path(old).parent}/predictions-{durable.digest(data)[:16]}.safetensors"
+    (place / name).write_bytes(data)
+    trials = [dataclasses.replace(t, predictions=name) if t.predictions == old else t for t in run.trials]
+    Folder(place).write("trials", trials)
+
+
 def test_equal_answers_are_no_difference(one: Run, tmp_path: Path) -> None:
     found = compare(one.folder, copied(one, tmp_path / one.folder.name))
     assert found.sentence.startswith("no difference: accuracy") and found.settings == ()
@@ -78,12 +92,11 @@ def test_equal_answers_are_no_difference(one: Run, tmp_path: Path) -> None:
 def test_a_better_winner_is_named(one: Run, tmp_path: Path) -> None:
     """One run's predictions are replaced by the truth, the other's by a constant."""
     import numpy as np
-    from safetensors.numpy import save_file
 
     places_ = [copied(one, tmp_path / name) for name in ("right", "wrong")]
     y = np.repeat(np.arange(3), 12)
     for place, pred in zip(places_, (y, (y + 1) % 3), strict=True):
-        save_file({"test": np.eye(3, dtype=np.float32)[pred]}, place / one.winner.predictions)
+        answered(place, one, np.eye(3, dtype=np.float32)[pred])
     for pair in (places_, places_[::-1]):
         found = compare(*pair)
         assert found.paired is not None and found.paired.significant
@@ -92,7 +105,7 @@ def test_a_better_winner_is_named(one: Run, tmp_path: Path) -> None:
 
 def test_a_budget_that_left_rows_out_is_minded(home: Path, one: Run, tmp_path: Path) -> None:
     """A run that was cut to 15 of its test rows has predictions for these alone."""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file
 
     from regraft.data.open import open_data
     from regraft.data.split import thin
@@ -101,13 +114,13 @@ def test_a_budget_that_left_rows_out_is_minded(home: Path, one: Run, tmp_path: P
     kept = [test.index(row) for row in thin(test, 15, 0, cover=False)]
     place = copied(one, tmp_path / "cut")
     made = load_file(one.folder / one.winner.predictions)["test"]
-    save_file({"test": made[kept]}, place / one.winner.predictions)
-    account = json.loads((place / "account.json").read_text())
-    account["record"]["rows"] = [["train", 9], ["val", 12], ["test", 15]]
-    (place / "account.json").write_text(json.dumps(account))
+    answered(place, one, made[kept])
+    rows = (("train", 9), ("val", 12), ("test", 15))
+    Folder(place).write("account", dataclasses.replace(one.account, rows=rows))
     left = {row.id for row in test} - {test[i].id for i in kept}
     sheet = (place / "splits.csv").read_text().splitlines(keepends=True)
     (place / "splits.csv").write_text("".join(line for line in sheet if line.split(",")[0] not in left))
+    Folder(place).vouch("splits.csv")
     target = one.data.target
     assert [row.id for row in runs.rows(place, target) if row.split == "test"] == [test[i].id for i in kept]
     found = compare(one.folder, place)
@@ -186,11 +199,13 @@ def test_runs_that_are_not_whole_are_refused(one: Run, other: Run, tmp_path: Pat
     (copied(other, tmp_path / "c") / other.winner.predictions).unlink()
     refused("c", "what this run predicted cannot be read")
     (copied(other, tmp_path / "d") / other.winner.predictions).write_bytes(b"junk")
-    refused("d", "what this run predicted cannot be read")
+    refused("d", "a file of this run was changed, or is damaged")
     (copied(other, tmp_path / "e") / "splits.csv").unlink()
     refused("e", "the rows of this run are not known")
     place = copied(other, tmp_path / "f") / "splits.csv"
     place.write_bytes(b"".join(place.read_bytes().splitlines(keepends=True)[:-1]))
+    refused("f", "a file of this run was changed, or is damaged")
+    Folder(tmp_path / "f").vouch("splits.csv")
     refused("f", "what this run predicted is of other rows than its splits.csv")
 
 
@@ -211,6 +226,7 @@ def test_ids_with_newlines_do_no_harm(home: Path, one: Run, tmp_path: Path, caps
         rows = list(csv.reader(file))
     with (place / "splits.csv").open("w", newline="") as file:
         csv.writer(file).writerows([rows[0], *([f"x\n{i}", *row[1:]] for i, row in enumerate(rows[1:]))])
+    Folder(place).vouch("splits.csv")
     code, out, _ = call(["compare", one.folder, place], capsys)
     assert code == 0 and out.startswith("no difference") and "\x1b" not in out
     assert "a�b�[2J" in out

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import platform
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from regraft.errors import ResourceError, UsageError
-from regraft.kit import durable
+from regraft.kit import durable, hardware
+from tests.disk import Disk, fail_at
 
 FAULTS = [
     (errno.ENOSPC, ResourceError, r"writing failed.*No space left.* MB free.*--out"),
@@ -25,14 +28,9 @@ FAULTS = [
 ]
 
 
-def failing(op: str, code: int) -> Callable[[str, Path], None]:
-    """A stand-in for `durable.before` that fails at operation `op`."""
-
-    def fail(now: str, path: Path) -> None:
-        if now == op:
-            raise OSError(code, os.strerror(code), str(path))
-
-    return fail
+def failing(place: Path, op: str, code: int) -> AbstractContextManager[Disk]:
+    """A disk that refuses the first operation `op` below `place`, and all that follow."""
+    return Disk(place, fail_at(1, code, only=op)).used()
 
 
 def names(place: Path) -> set[str]:
@@ -60,30 +58,26 @@ def test_write_makes_folders_and_replaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("code", "kind", "what"), FAULTS, ids=lambda v: errno.errorcode.get(v, "") if v else "")
 @pytest.mark.parametrize("op", ["write", "sync", "rename"])
 def test_a_failed_write_leaves_the_old_file_and_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str, code: int, kind: type[Exception], what: str
+    tmp_path: Path, op: str, code: int, kind: type[Exception], what: str
 ) -> None:
     path = tmp_path / "kept.json"
     durable.write(path, b"old")
-    monkeypatch.setattr(durable, "before", failing(op, code))
-    with pytest.raises(kind, match=what) as caught:
+    with failing(tmp_path, op, code), pytest.raises(kind, match=what) as caught:
         durable.write(path, b"new")
     assert "kept.json" in str(caught.value)
     assert path.read_bytes() == b"old" and names(tmp_path) == {"kept.json"}
 
 
 @pytest.mark.parametrize("op", ["write", "sync", "rename"])
-def test_a_write_works_again_when_the_fault_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(durable, "before", failing(op, errno.ENOSPC))
-        with pytest.raises(ResourceError):
-            durable.write(tmp_path / "x", b"new")
+def test_a_write_works_again_when_the_fault_is_gone(tmp_path: Path, op: str) -> None:
+    with failing(tmp_path, op, errno.ENOSPC), pytest.raises(ResourceError):
+        durable.write(tmp_path / "x", b"new")
     durable.write(tmp_path / "x", b"new")
     assert (tmp_path / "x").read_bytes() == b"new"
 
 
-def test_an_error_of_another_kind_passes_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "before", failing("write", errno.EBADF))
-    with pytest.raises(OSError, match="Bad file descriptor"):
+def test_an_error_of_another_kind_passes_as_it_is(tmp_path: Path) -> None:
+    with failing(tmp_path, "sync", errno.EBADF), pytest.raises(OSError, match="Bad file descriptor"):
         durable.write(tmp_path / "x", b"")
     assert names(tmp_path) == set()
 
@@ -117,10 +111,9 @@ def test_append_adds_whole_lines(tmp_path: Path) -> None:
     assert (tmp_path / "log" / "events.jsonl").read_text("utf-8") == "one\ntwo\ndrei – ß\n"
 
 
-def test_a_failed_append_leaves_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_append_leaves_the_log(tmp_path: Path) -> None:
     durable.append(tmp_path / "log", ["one"])
-    monkeypatch.setattr(durable, "before", failing("append", errno.ENOSPC))
-    with pytest.raises(ResourceError, match="No space left"):
+    with failing(tmp_path, "write", errno.ENOSPC), pytest.raises(ResourceError, match="No space left"):
         durable.append(tmp_path / "log", ["two"])
     assert (tmp_path / "log").read_text() == "one\n"
 
@@ -145,11 +138,12 @@ def test_a_block_that_fails_leaves_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("op", ["sync", "rename"])
-def test_a_fault_while_a_folder_is_sealed_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str
-) -> None:
-    monkeypatch.setattr(durable, "before", failing(op, errno.ENOSPC))
-    with pytest.raises(ResourceError, match="No space left"), durable.folder(tmp_path / "final") as part:
+def test_a_fault_while_a_folder_is_sealed_leaves_nothing(tmp_path: Path, op: str) -> None:
+    with (
+        failing(tmp_path, op, errno.ENOSPC),
+        pytest.raises(ResourceError, match="No space left"),
+        durable.folder(tmp_path / "final") as part,
+    ):
         (part / "x").write_bytes(b"1")
     assert names(tmp_path) == set()
 
@@ -189,10 +183,9 @@ def test_point_swaps_a_link(tmp_path: Path) -> None:
     assert names(tmp_path) == {"one", "two", "link"}
 
 
-def test_a_failed_point_leaves_the_old_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_point_leaves_the_old_link(tmp_path: Path) -> None:
     durable.point(tmp_path / "link", "one")
-    monkeypatch.setattr(durable, "before", failing("link", errno.EROFS))
-    with pytest.raises(UsageError, match="Read-only"):
+    with failing(tmp_path, "symlink", errno.EROFS), pytest.raises(UsageError, match="Read-only"):
         durable.point(tmp_path / "link", "two")
     assert os.readlink(tmp_path / "link") == "one"
 
@@ -218,6 +211,79 @@ def test_sweep_takes_what_the_dead_left_and_leaves_the_living(tmp_path: Path) ->
     assert names(tmp_path) == {"deep", ".part-x-y", f"deep/.part-{alive}-x", f"deep/.part-{os.getpid()}-x"}
 
 
+def test_sweep_takes_what_a_process_left_whose_number_another_one_has_now(tmp_path: Path) -> None:
+    """After a restart, or in a container, numbers come again: a piece older than its process is another one's."""
+    for number in (os.getppid(), os.getpid()):
+        for name in ("x", "writing"):
+            (tmp_path / f".part-{number}-{name}").write_bytes(b"")
+            os.utime(tmp_path / f".part-{number}-{name}", (1e9, 1e9))
+    with (
+        (tmp_path / f".part-{os.getppid()}-writing").open() as one,
+        (tmp_path / f".part-{os.getpid()}-writing").open() as two,
+    ):
+        for file in (one, two):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        assert durable.sweep(tmp_path) == 2
+    assert names(tmp_path) == {f".part-{number}-writing" for number in (os.getppid(), os.getpid())}
+
+
+def test_what_is_being_written_is_not_swept(tmp_path: Path) -> None:
+    with durable.folder(tmp_path / "out") as part:
+        os.utime(part, (1e9, 1e9))
+        assert durable.sweep(tmp_path) == 0 and part.is_dir()
+    assert names(tmp_path) == {"out"}
+
+
+def test_a_log_goes_on_behind_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b'{"a": 1}\n{"b"')
+    durable.append(tmp_path / "log", ['{"c": 3}'])
+    durable.append(tmp_path / "log", ['{"d": 4}'])
+    assert (tmp_path / "log").read_text() == '{"a": 1}\n{"b"\n{"c": 3}\n{"d": 4}\n'
+
+
+def test_what_is_known_not_to_fit_is_refused_before_a_byte_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "free_bytes", lambda _: 3_000_000)
+    what = r"No space left on device at .*x \(5\.0 MB are needed, 3\.0 MB free\)"
+    disk = Disk(tmp_path)
+    with disk.used():
+        with pytest.raises(ResourceError, match=what):
+            durable.write(tmp_path / "x", bytes(5_000_000))
+        with pytest.raises(ResourceError, match=what), durable.folder(tmp_path / "x", 5_000_000):
+            raise AssertionError("it was begun")
+        durable.write(tmp_path / "y", bytes(2_000_000))
+    assert names(tmp_path) == {"y"} and {op.path.name[-1] for op in disk.trace if op.path != tmp_path} == {"y"}
+
+
+def test_a_file_larger_than_the_system_allows_is_refused(tmp_path: Path) -> None:
+    """A real limit, by a library that writes with no function of Python's."""
+    script = """
+    import resource, sys
+    from pathlib import Path
+    import torch
+    from safetensors.torch import save_file
+    from regraft.errors import ResourceError
+    from regraft.kit import durable
+    place = Path(sys.argv[1])
+    durable.write(place / "kept", b"old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    for name in ("kept", "new"):
+        try:
+            if name == "kept":
+                durable.write(place / name, bytes(200_000))
+            else:
+                with durable.folder(place / name) as part:
+                    save_file({"a": torch.ones(50_000)}, part / "a.safetensors")
+        except ResourceError as error:
+            print(error.saw)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(said) == 2 and all(line.startswith(f"File too large at {tmp_path}") for line in said)
+    assert (tmp_path / "kept").read_bytes() == b"old" and names(tmp_path) == {"kept"}
+
+
 def test_sweep_of_a_place_that_is_not_there(tmp_path: Path) -> None:
     assert durable.sweep(tmp_path / "none") == 0
 
@@ -238,7 +304,7 @@ def test_a_second_process_is_refused_with_the_holders_number(tmp_path: Path) -> 
     with durable.lock(tmp_path / ".lock", "the run r"):
         refused = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     allowed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert f"the run r is in use by another process · saw: process {os.getpid()}" in refused
+    assert f"the run r is in use by another process · saw: process {os.getpid()} on {platform.node()}" in refused
     assert "--fresh" in refused and allowed == "held\n"
 
 
@@ -246,4 +312,4 @@ def test_a_lock_is_free_again_after_its_block(tmp_path: Path) -> None:
     for _ in range(2):
         with durable.lock(tmp_path / "new" / ".lock", "it"):
             pass
-    assert (tmp_path / "new" / ".lock").read_text() == f"{os.getpid()}\n"
+    assert (tmp_path / "new" / ".lock").read_text() == f"{os.getpid()} on {platform.node()}\n"

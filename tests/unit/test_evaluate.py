@@ -123,7 +123,11 @@ def sheet(place: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def test_columns_are_called_as_in_training_or_named(texts: dict[str, Run], tmp_path: Path) -> None:
     rows = [("1", "rose fire", "red"), ("2", "sea ice", "blue"), ("3", "moss", ""), ("4", "", "red")]
     same = room.evaluate(texts["class"].folder, sheet(tmp_path / "a.csv", ("n", "TEXT", "y"), rows))
-    assert same.rows == 2 and len(same.notes) == 2 and "have no y" in "".join(same.notes)
+    assert (
+        same.rows == 2
+        and len(same.notes) == 2
+        and same.notes[1] == "train: 1 left out: it has no y, such as a.csv, row 3"
+    )
     other = sheet(tmp_path / "b.csv", ("n", "said", "colour"), rows)
     named = room.evaluate(texts["class"].folder, other, Reading(text=("said",), target="colour"))
     assert [s.value for s in named.scores] == [s.value for s in same.scores]
@@ -132,6 +136,20 @@ def test_columns_are_called_as_in_training_or_named(texts: dict[str, Run], tmp_p
     assert caught.value.what == "this data lacks a column" and caught.value.saw.startswith("no text in n, said")
     with pytest.raises(UsageError, match=r"no colr in .* did you mean --target colour\?"):
         room.evaluate(texts["class"].folder, other, Reading(target="colr", text=("said",)))
+
+
+def test_broken_rows_are_counted_and_do_not_shift_the_answers(texts: dict[str, Run], tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"text;y\nrose fire;red\nsea\n;blue\nmoss;green;x\nice;\nfern \xe9t\xe9;green\n")
+    found = room.evaluate(texts["class"].folder, path)
+    assert [(answer["id"], answer["truth"]) for answer in found.answers] == [("a:1", "red"), ("a:6", "green")]
+    assert found.notes[0].startswith("a.csv is not UTF-8: read as cp1252")
+    assert [note.partition(", such as ")[2] for note in found.notes[1:]] == [
+        f"a.csv, row {row}" for row in (2, 4, 3, 5)
+    ]
+    path.write_text("text;y\nrose fire;0,25\nsea;-0,5\nmoss;none\nice;0\n")
+    numbers = room.evaluate(texts["number"].folder, path)
+    assert [answer["truth"] for answer in numbers.answers] == [0.25, -0.5, 0.0]
 
 
 def test_a_table_names_pictures_for_a_model_of_folders(home: Path, pictures: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from regraft.deliver.examine import EXAMPLES, PAIRS, examine, spread
 from regraft.kit import shelf
-from regraft.waist import Data, Row, Target
+from regraft.waist import Data, Flag, Row, Target
 
 PETS = Target("pet", "class", ("cat", "dog", "emu"), (5, 5, 5))
 TAGS = Target("tags", "multi", ("ant", "bee"), (3, 1))
@@ -93,3 +94,16 @@ def test_a_text_is_shown_by_its_beginning(cell: object, text: str | None, tmp_pa
     assert picture == b"" and (made == text if text is not None else len(made) <= 280 and made.endswith("…"))
     (tmp_path / "a.txt").write_text("in a file")
     assert shelf.find("modalities", "text").shown(tmp_path / "a.txt") == ("in a file", b"")
+
+
+def test_rows_that_a_finding_names_are_kept_to_be_seen_beside_each_other() -> None:
+    flags = (Flag("classes", "note", 1, 3, "", (), ""), Flag("near", "warn", 1, 4, "", (), "", (), ("t", "1", "gone")))
+    some = data(PETS, ["cat", "dog"])
+    found = replace(some, train=(Row("t", "TEXT 1", "emu", "", ""),), flags=flags)
+    outputs = torch.tensor([[9.0, 0, 0], [0, 9.0, 0]])
+    made = examine(shelf.find("tasks", "classify").make(PETS), found, outputs)
+    assert [(e.id, e.text, e.y, e.said) for e in made.alike] == [
+        ("t", "TEXT 1", "emu", "train"),
+        ("1", "text 1", "dog", "test"),
+    ]
+    assert examine(shelf.find("tasks", "classify").make(PETS), some, outputs).alike == ()

@@ -272,6 +272,28 @@ def test_a_rate_that_blows_up_names_the_step_and_the_rows(course: Course, tmp_pa
     assert "lower the rate (now inf)" in caught.value.do
 
 
+def test_validation_rows_without_a_finite_loss_are_named_and_the_last_snapshot_stays(
+    course: Course, tmp_path: Path
+) -> None:
+    """Weights that give no numbers are never the best ones."""
+    bad, keeper = course.data.val[2], Keeper(tmp_path, Meter.start(), 0)
+
+    def tensors(cells: Any) -> dict[str, torch.Tensor]:
+        made = course.encoder.tensors(cells)
+        for i, cell in enumerate(cells):
+            if cell == bad.cell:
+                made["pixel_values"][i] = math.nan
+        return made
+
+    spoilt = dataclasses.replace(course, encoder=dataclasses.replace(course.encoder, tensors=tensors))
+    graft, plan = spoilt.graft(probe()), probe()
+    with pytest.raises(DataError, match=r"loss is not finite at step 4 \(phase 1, epoch 1\)") as caught:
+        list(fit(plan, graft, spoilt.task, lambda k: tables(spoilt, graft, k), keeper, 0))
+    assert caught.value.saw == f"nan for {bad.id} …"
+    progress, held = keeper.load() or pytest.fail("no snapshot")
+    assert progress.step == 3 and all(t.isfinite().all() for t in held.values())
+
+
 def test_a_picture_that_gives_no_numbers_is_named(course: Course, tmp_path: Path) -> None:
     bad = course.data.train[5]
 

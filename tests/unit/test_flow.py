@@ -17,8 +17,9 @@ from regraft.data.open import open_data
 from regraft.deliver import pack
 from regraft.deliver.model import open_model
 from regraft.errors import ModelError, UsageError
+from regraft.kit.store import Folder
 from regraft.planner import request
-from regraft.waist import Budget, MachineCard, Options, Said
+from regraft.waist import Budget, MachineCard, Options, Reading, Said
 from tests import places
 
 
@@ -101,6 +102,19 @@ def test_a_resumed_run_insists_on_its_data(home: Path, tmp_path: Path) -> None:
     (data / "train" / "red" / "0.png").unlink()
     with pytest.raises(UsageError, match=r"data or the model has changed since this run began · saw: .*data, .*model"):
         list(flow.steps(asked, tmp_path / "runs", resume=run))
+
+
+def test_a_run_with_splits_of_their_own_goes_on_from_any_folder(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home / "data")
+    asked = Options("train", str(home / "model"), strategies=("probe",), reading=Reading(test="test"))
+    work = flow.steps(asked, tmp_path / "runs")
+    run = begun(work)
+    work.close()
+    monkeypatch.chdir(tmp_path)
+    again = flow.steps(Folder(run).load("options", Options), tmp_path, resume=run)
+    assert any(isinstance(event, Said) and event.text == f"going on with the run {run}" for event in again)
 
 
 def test_splits_are_written_as_they_were_used(finished: flow.Run) -> None:

@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from regraft.deliver import inputs
 from regraft.errors import UsageError
 from regraft.kit import shelf
+from regraft.waist import Bad
 from tests import places
 
 IMAGE, TEXT = (shelf.find("modalities", name) for name in ("image", "text"))
@@ -143,3 +146,45 @@ def test_a_folder_of_texts_becomes_the_files_that_are_texts(tmp_path: Path) -> N
         inputs.expand([], TEXT)
     with pytest.raises(UsageError, match="no such file or folder"):
         inputs.expand(tmp_path / "none.txt", TEXT)
+
+
+def zipped(root: Path, there: Path) -> Path:
+    with zipfile.ZipFile(there, "w") as archive:
+        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(root))
+    return there
+
+
+def test_an_archive_becomes_the_files_in_it_and_says_what_it_leaves_out(home: Path, tmp_path: Path) -> None:
+    there = zipped(home / "data" / "test", tmp_path / "x.zip")
+    with zipfile.ZipFile(there, "a") as archive:
+        archive.writestr("../up.png", "x")
+        archive.writestr("red/broken.png", b"\x89PNG\r\n\x1a\n")
+    left_out: list[Bad] = []
+    notes: list[str] = []
+    found = inputs.expand(there, IMAGE, (), left_out, notes)
+    assert len(found) == 18 and found[0] == (f"{there}/blue/0.png", there / "blue" / "0.png")
+    assert [one.file for one in left_out] == [f"{there}/red/broken.png"]
+    assert notes == ["x.zip: 1 left out: a name that leads out of the archive, such as ../up.png"]
+
+
+def test_a_folder_or_an_archive_with_a_single_table_becomes_its_rows(tmp_path: Path) -> None:
+    places.sheet(tmp_path / "in" / "table.csv", ("text", "y"), [("a rose", "x"), ("the sea", "y")])
+    for there in (tmp_path / "in", zipped(tmp_path / "in", tmp_path / "x.zip")):
+        assert inputs.expand(there, TEXT, ("text",)) == [("table:1", "a rose"), ("table:2", "the sea")]
+
+
+def test_names_that_are_no_utf8_become_ids_that_can_be_written(home: Path, tmp_path: Path) -> None:
+    shutil.copy(home / "data" / "test" / "red" / "0.png", os.fsencode(tmp_path) + b"/\xff.png")
+    ((name, path),) = inputs.expand(tmp_path, IMAGE)
+    assert name == f"{tmp_path}/\\xff.png" and path.is_file()
+    assert "\\xff" in inputs.as_csv([{"id": name, "label": "red"}]).encode().decode()
+
+
+def test_links_that_lead_out_of_a_folder_are_said(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(home / "data" / "test" / "red" / "0.png", tmp_path / "in" / "0.png")
+    (tmp_path / "in" / "1.png").symlink_to(home / "data" / "test" / "red" / "1.png")
+    notes: list[str] = []
+    assert len(inputs.expand(tmp_path / "in", IMAGE, (), [], notes)) == 1
+    assert notes[0].startswith("1 links lead out of the folder and are left out, such as 1.png")

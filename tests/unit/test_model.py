@@ -16,6 +16,7 @@ from regraft import api, flow
 from regraft.deliver import inputs, pack
 from regraft.deliver.model import Model
 from regraft.errors import DataError, UsageError
+from regraft.waist import Bad
 from tests import places
 
 
@@ -203,6 +204,20 @@ def test_tables_need_the_columns_of_training(library: Path, runs: dict[str, flow
     places.sheet(tmp_path / "t.csv", ("TEXT", "n"), [("rose", "1"), ("", "2")])
     found = runs["class native"].predict(tmp_path / "t.csv")
     assert len(found) == 2, "the column's case does not matter, an empty text is a text"
+
+
+def test_broken_rows_do_not_shift_the_answers(runs: dict[str, flow.Run], tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"n,text\n1,rose fire\n2\n3,sea,ice,x\n4,sea ice\n5,moss \xe9t\xe9\n")
+    left_out: list[Bad] = []
+    notes: list[str] = []
+    found = runs["class native"].predict(path, left_out, notes)
+    assert [answer["id"] for answer in found] == ["t:1", "t:4", "t:5"]
+    assert [(one.file, one.row) for one in left_out] == [("t.csv", 2), ("t.csv", 3)]
+    assert notes[0].startswith("t.csv is not UTF-8: read as cp1252")
+    assert without_ids(found) == without_ids(runs["class native"].predict(["rose fire", "sea ice", "moss été"]))
+    with pytest.raises(DataError, match=r"2 of 5 files and rows cannot be read · saw: 1 left out: .* t\.csv, row 2"):
+        runs["class native"].predict(path)
 
 
 def test_a_table_needs_no_target(runs: dict[str, flow.Run], tmp_path: Path) -> None:

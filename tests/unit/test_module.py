@@ -214,7 +214,7 @@ def test_what_reads_no_pictures_is_refused(query: Any, what: str) -> None:
 
 
 def test_other_data_and_other_flags_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"this model reads pictures · saw: data of the kind text"):
+    with pytest.raises(ModelError, match=r"this model reads pictures · saw: data of texts"):
         provider.load(network(), "text")
     with pytest.raises(UsageError, match="says itself which architecture it is"):
         provider.load(network(), "image", "resnet20")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import stories
 
 from regraft.deliver import page
 from regraft.deliver.story import Story
+from regraft.waist import Bad, Flag
 
 MAKERS = [stories.ants_bees, stories.hostile, stories.numbers, stories.sets, stories.bare]
 VOID = {"meta", "link", "img", "br"}
@@ -133,6 +135,20 @@ def test_pictures_and_texts_of_mistakes_are_shown() -> None:
     assert sum(tag == "img" for tag, _ in seen(stories.ants_bees).elements) == 9
     assert "Somebody is cooking." in "".join(seen(stories.numbers).texts)
     assert sum(tag == "img" for tag, _ in seen(stories.hostile).elements) == 0, "what is no base64 is no picture"
+
+
+def test_findings_about_the_data_are_told_with_the_rows_beside_each_other() -> None:
+    told = stories.ants_bees()
+    assert told.examined is not None
+    text = " ".join(seen(lambda: told).texts)
+    assert "Nothing was found" in text
+    flag = Flag("near", "warn", 1, 397, "1 pair of almost equal pictures", ("a ~ b",), "remove one", ("b",), ("a", "b"))
+    alike = tuple(stories.picture(i) for i in range(2))
+    more = dataclasses.replace(told, flags=(flag,), examined=dataclasses.replace(told.examined, alike=alike))
+    found = seen(lambda: dataclasses.replace(more, bad=(Bad("train", "x", 0, "the file is empty"),)))
+    text = " ".join(found.texts)
+    assert "1 pair of almost equal pictures" in text and "remove one" in text and "1 of 397" in text
+    assert "the file is empty (1)" in text and sum(tag == "img" for tag, _ in found.elements) == 11
 
 
 def test_of_many_classes_the_most_confused_are_drawn() -> None:

@@ -188,6 +188,16 @@ def test_a_model_without_a_network_wins_where_none_is_better(tmp_path: Path) -> 
     assert chosen(tmp_path, network, plain, better)[0] == "full"
 
 
+def test_answers_that_are_no_numbers_never_win(tmp_path: Path) -> None:
+    """Of numbers a metric is nan then: it is below all others, wherever it stands."""
+    data = dataclasses.replace(DATA, target=NUMBER, val=[Row(f"{i}", None, y, "", "") for i, y in enumerate(AGES)])
+    good, broken, task = errors(tmp_path, "good", 0.5, 10), errors(tmp_path, "broken", 1.0, 5), regress.make(NUMBER)
+    durable.write(tmp_path / broken.predictions, save({"val": np.full((N, 1), np.nan, np.float32)}))
+    for trials in ([good, broken], [broken, good]):
+        winner, _, _ = pick(trials, task, data, tmp_path, 0)
+        assert trials[winner] is good
+
+
 def test_a_trial_that_lost_early_is_not_chosen(tmp_path: Path) -> None:
     ended = trial(tmp_path, "full", range(20), 900)
     lost = dataclasses.replace(trial(tmp_path, "lost", range(0), 3), snapshot="", predictions="", stopped="behind")

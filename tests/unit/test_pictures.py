@@ -98,7 +98,7 @@ def test_weights_without_a_head_keep_the_architectures_classes() -> None:
 def test_what_a_picture_network_cannot_do_is_refused() -> None:
     pictures.asked("")
     pictures.asked("image")
-    with pytest.raises(ModelError, match=r"this model reads pictures · saw: data of the kind text · allowed: pictures"):
+    with pytest.raises(ModelError, match=r"this model reads pictures · saw: data of texts · allowed: pictures"):
         pictures.asked("text")
     with pytest.raises(UsageError, match=r"which architecture it is · saw: --arch x .*leave --arch out"):
         pictures.asked("image", "x")

@@ -131,7 +131,7 @@ def test_what_it_cannot_do_is_refused() -> None:
     plain.asked("text", "text", "")
     with pytest.raises(ModelError, match="reads texts") as error:
         plain.asked("text", "image", "")
-    assert "image" in error.value.saw
+    assert "pictures" in error.value.saw
     with pytest.raises(UsageError, match="no network") as refused:
         plain.asked("image", "image", "resnet18")
     assert refused.value.saw == "--arch resnet18"

@@ -21,15 +21,18 @@ from markdown_it import MarkdownIt
 from regraft.deliver import report
 from regraft.deliver import story as words
 from regraft.deliver.story import Story
+from regraft.kit import store
 from regraft.waist import (
     Account,
     BackboneCard,
+    Bad,
     Budget,
     Cost,
     Data,
     DataCard,
     Epoch,
     Finding,
+    Flag,
     InputSpec,
     MachineCard,
     Opening,
@@ -226,6 +229,26 @@ def test_the_object_for_scripts_is_json() -> None:
     made = report.as_object("runs/r", card(), [trial()], verdict(), "runs/r/report.md", "adapt")
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert (made["ok"], made["run"], made["verdict"]["decision"]) == (True, "runs/r", "ship")
+
+
+def test_the_object_for_scripts_has_findings_and_what_was_left_out(tmp_path: Path) -> None:
+    flag = Flag("near", "warn", 1, 9, "a pair", (), "remove one", ("b",))
+    store.Folder(tmp_path).write("flags", [flag])
+    (tmp_path / "quarantine.jsonl").write_text('{"split": "train", "file": "a.jpg", "row": 0, "why": "empty"}\n' * 2)
+    made = report.as_object(str(tmp_path), card(), [trial()], verdict(), "p", "adapt")
+    assert made["flags"][0]["leaks"] == ["b"] and made["bad"] == {"empty": 2}
+    old = report.as_object("r", card(), [trial()], verdict(), "p", "adapt")
+    assert (old["flags"], old["bad"]) == ([], {})
+
+
+def test_findings_about_the_data_have_a_section() -> None:
+    flag = Flag("near", "note", 2, 900, "2 pairs of a kind", ("a|b ~ <i>",), "remove one of each")
+    told = dataclasses.replace(story(card()), flags=(flag,), bad=(Bad("train", "x", 0, "the file is empty"),))
+    text = report.write_report(told)
+    assert "## Findings about the data" in text and "1 file or row cannot be used" in text
+    line = next(line for line in text.splitlines() if "2 pairs of a kind" in line)
+    assert columns(line) == 5 and "2 of 900" in line and "a\\|b" in line and "\\<i\\>" in line
+    assert "Findings" not in written(card())
 
 
 @pytest.mark.parametrize("run", ["runs/r", "my runs/r", "it's/r", "$HOME/r"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,11 @@ def test_class_folders_of_texts(tmp_path: Path) -> None:
     found = find(tmp_path, Reading())
     assert found.modality == "text" and found.tables["train"].ids == ["train/a/1.txt", "train/b/1.md"]
     assert found.tables["train"].columns == {"file": ["hello", "hello"], "label": ["a", "b"]}
-    assert found.notes == ["2 files left out, not texts: train/b/3.txt, train/b/2.txt"]
+    assert [(one.split, one.file, one.row) for one in found.bad] == [
+        ("train", "train/b/2.txt", 0),
+        ("train", "train/b/3.txt", 0),
+    ]
+    assert all(one.why for one in found.bad) and found.notes == []
 
 
 # ---------------------------------------------------------------- a column of splits
@@ -170,7 +175,7 @@ def test_asked_class_folders(tmp_path: Path) -> None:
     assert found.tables["test"].ids == ["test/cat/1.png", "test/dog/2.png"] and found.notes == []
     put(tmp_path / "two", "cat/x.txt")
     found = find(tmp_path / "one", Reading(test=str(tmp_path / "two")))
-    assert found.notes == ["--test: 1 files left out, not pictures: cat/x.txt"]
+    assert found.notes == ["--test: 1 files left out, not pictures: cat/x.txt (it is no picture: it begins like text)"]
 
 
 def test_asked_splits_that_do_not_fit(tmp_path: Path) -> None:
@@ -227,8 +232,8 @@ def test_an_object_of_another_kind() -> None:
     ("name", "what", "do"),
     [
         ("x.xlsx", "spreadsheets are not read", "save the sheet as CSV"),
-        ("x.zip", "archives are not read", "unpack it and give the folder"),
-        ("x.csv.gz", "archives are not read", "unpack it and give the folder"),
+        ("x.zip", "this is no archive, whatever its name says, or it is cut short", "fetch or make it again"),
+        ("x.rar", "this is no archive, whatever its name says, or it is cut short", "fetch or make it again"),
         ("x.pdf", "this file is no table that regraft reads", "give a table, or a folder with a folder per class"),
     ],
 )
@@ -237,7 +242,95 @@ def test_files_of_other_kinds(tmp_path: Path, name: str, what: str, do: str) -> 
     with pytest.raises(DataError) as caught:
         find(tmp_path / name, Reading())
     assert (caught.value.what, caught.value.do) == (what, do) and caught.value.saw == str(tmp_path / name)
-    assert caught.value.allowed == ".csv, .tsv, .jsonl, .ndjson, .json, .parquet, .arrow"
+    assert caught.value.allowed == ".csv, .tsv, .jsonl, .ndjson, .json, .parquet, .arrow; zip and tar"
+
+
+@pytest.mark.parametrize(("begun", "kind"), [(b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07\1\0", "rar")])
+def test_archives_of_other_kinds_are_named_by_their_content(tmp_path: Path, begun: bytes, kind: str) -> None:
+    (tmp_path / "x.zip").write_bytes(begun + bytes(99))
+    with pytest.raises(DataError) as caught:
+        find(tmp_path / "x.zip", Reading())
+    assert caught.value.what == f"archives of the kind {kind} are not read"
+    assert caught.value.do == "unpack it and give the folder, or make a zip of it"
+
+
+def test_the_first_part_that_is_not_there_gets_the_guess(tmp_path: Path) -> None:
+    put(tmp_path, "photos/cat/1.png")
+    with pytest.raises(DataError) as caught:
+        find(tmp_path / "fotos" / "deeper" / "still", Reading())
+    assert caught.value.saw == str(tmp_path / "fotos") and caught.value.do == f"did you mean {tmp_path / 'photos'}?"
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(DataError, match="there is no such folder"):
+            find(name, Reading())
+
+
+def test_a_folder_of_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+    for name in ("cat/1.heic", "dog/1.heic"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    with pytest.raises(DataError, match="a HEIC picture: save it as JPEG or PNG"):
+        find(tmp_path, Reading())
+
+
+# ---------------------------------------------------------------- archives
+
+
+def packed(root: Path, inside: str = "") -> Path:
+    there = root.with_name(root.name + ".zip")
+    with zipfile.ZipFile(there, "w") as archive:
+        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+            archive.write(path, inside + path.relative_to(root).as_posix())
+    return there
+
+
+FORMS = {
+    "class folders": ("cat/1.png", "dog/1.png", "dog/2.png", "README.txt"),
+    "splits": ("train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "test/dog/3.png"),
+    "a table": ("reviews.csv",),
+    "tables by split": ("train.csv", "dev.csv", "test.csv"),
+    "class folders of texts": ("pos/1.txt", "neg/1.txt"),
+}
+
+
+@pytest.mark.parametrize("inside", ["", "photos/", "a/photos/"])
+@pytest.mark.parametrize("form", FORMS)
+def test_an_archive_is_read_as_its_folder(tmp_path: Path, form: str, inside: str) -> None:
+    root = put(tmp_path / "photos", *FORMS[form])
+    here, there = (find(path, Reading()) for path in (root, packed(root, inside)))
+    assert (here.name, here.modality, here.notes) == (there.name, there.modality, there.notes)
+    for split, table in here.tables.items():
+        other = there.tables[split]
+        assert (table.ids, table.keys, table.file) == (other.ids, other.keys, other.file)
+        for name, column in table.columns.items():
+            inner = [v.relative_to(root) if isinstance(v, Path) else v for v in column]
+            told = [
+                Path(*v.parts[-len(i.parts) :]) if isinstance(v, Path) else v
+                for v, i in zip(other.columns[name], inner, strict=True)
+            ]
+            assert told == inner
+
+
+def test_metadata_beside_pictures_in_an_archive(tmp_path: Path) -> None:
+    root = put(tmp_path / "photos", "pics/1.png", "pics/2.png")
+    put(root, "metadata.csv", text="file_name,label\npics/1.png,a\npics/2.png,b\n")
+    found = find(packed(root, "photos/"), Reading())
+    assert found.files == "file_name" and found.tables["train"].folder == tmp_path / "photos.zip" / "photos"
+
+
+def test_what_an_archive_leaves_out_is_told_first(tmp_path: Path) -> None:
+    archive = packed(put(tmp_path / "photos", "cat/1.png", "dog/1.png", "cat/more.zip"))
+    with zipfile.ZipFile(archive, "a") as more:
+        more.writestr("../out.png", "x")
+    assert [note.split(", such as")[0] for note in find(archive, Reading()).notes[:2]] == [
+        "photos.zip: 1 left out: a name that leads out of the archive",
+        "photos.zip: 1 left out: an archive in the archive, which is not opened",
+    ]
+
+
+def test_an_archive_for_a_split(tmp_path: Path) -> None:
+    one = put(tmp_path / "one", "cat/1.png", "dog/1.png")
+    two = packed(put(tmp_path / "two", "cat/1.png", "dog/2.png"))
+    assert find(one, Reading(test=str(two))).tables["test"].ids == ["test/cat/1.png", "test/dog/2.png"]
 
 
 @pytest.mark.parametrize(("name", "kind", "guess"), [("trian.csv", "file", "train.csv"), ("stbs", "folder", "stsb")])

@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 from regraft.deliver import story as words
 from regraft.errors import ModelError, UsageError
 from regraft.kit import shelf, store
-from regraft.waist import Budget, Options, Plan, Reading, Skipped, plain
+from regraft.waist import Bad, Budget, Flag, Options, Plan, Reading, Skipped, plain
 
 PARTS = ("options", "data", "backbone", "machine", "trials", "verdict", "account", "examined")
 
@@ -47,6 +47,27 @@ def test_an_older_run_has_no_account_and_nothing_examined(tmp_path: Path) -> Non
     found = words.read(tmp_path)
     assert (found.account.trials, found.account.budget, found.examined, found.opening) == (0, Budget(), None, None)
     assert words.spent(found) == []
+
+
+def test_findings_and_what_was_left_out_are_read_from_the_run(tmp_path: Path) -> None:
+    """Half a line of a quarantine, as a kill may leave it, is passed over."""
+    kept(stories.ants_bees(), tmp_path)
+    assert (words.read(tmp_path).flags, words.read(tmp_path).bad) == ((), ())
+    flag = Flag("near", "warn", 1, 9, "a pair", ("a ~ b",), "remove one", ("b",), ("a", "b"))
+    store.Folder(tmp_path).write("flags", [flag])
+    bad = Bad("train", "a\n\ud800.jpg", 3, "the file is empty")
+    line = json.dumps(plain(bad), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    (tmp_path / "quarantine.jsonl").write_bytes(line + b'\n{"split": "tr')
+    found = words.read(tmp_path)
+    assert (found.flags, found.bad) == ((flag,), (bad,))
+
+
+def test_what_was_left_out_is_told_by_reason() -> None:
+    bad = [Bad("train", f"{i}.jpg", 0, f"reason {i % 8}\x1b[31m") for i in range(20)]
+    told = words.left_out(bad)
+    assert told.startswith("20 files and rows cannot be used and are left out, see quarantine.jsonl: reason 0")
+    assert "(3)" in told and told.endswith("; 2 more reasons") and "\x1b" not in told
+    assert words.left_out(bad[:1]).startswith("1 file or row cannot be used and is left out") and not words.left_out([])
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from regraft.data.target import Meaning, as_number, meaning, target_of, valued
+from regraft.data.target import Meaning, as_number, gaps, meaning, read_as, target_of, valued
 from regraft.errors import DataError, UsageError
 from regraft.waist import Reading, Row
 
@@ -128,38 +128,110 @@ def test_free_text_is_no_target() -> None:
 def test_labels_are_stripped_and_composed() -> None:
     decomposed = unicodedata.normalize("NFD", "Käfer")
     kept, gone = valued(rows(" a ", decomposed, "", None, "NA", "None", "001", "true"), Meaning("y", "class"))
-    assert [row.y for row in kept] == ["a", "Käfer", "NA", "None", "001", "true"] and gone == ["r3", "r4"]
+    assert [row.y for row in kept] == ["a", "Käfer", "NA", "None", "001", "true"]
+    assert gone == [("r3", "it has no y"), ("r4", "it has no y")]
 
 
 def test_labels_of_a_row_are_a_sorted_set() -> None:
     given_ = rows("b|a|b", " c ", "", None, ["b", "a"], [], '["x|y"]')
     kept, gone = valued(given_, Meaning("y", "multi"))
-    assert [row.y for row in kept] == [("a", "b"), ("c",), (), ("a", "b"), (), ("x|y",)] and gone == ["r4"]
+    assert [row.y for row in kept] == [("a", "b"), ("c",), (), ("a", "b"), (), ("x|y",)] and gone == [
+        ("r4", "it has no y")
+    ]
 
 
 def test_a_split_without_any_label_has_no_targets() -> None:
-    assert valued(rows("", [], None), Meaning("y", "multi")) == ([], ["r3", "r1", "r2"])
+    kept, gone = valued(rows("", [], None), Meaning("y", "multi"))
+    assert not kept and gone == [(name, "it has no y") for name in ("r3", "r1", "r2")]
 
 
 def test_numbers_are_floats() -> None:
     kept, gone = valued(rows("1", " 0.5", "", "05"), Meaning("y", "number"))
-    assert [row.y for row in kept] == [1.0, 0.5, 5.0] and gone == ["r3"]
+    assert [row.y for row in kept] == [1.0, 0.5, 5.0] and gone == [("r3", "it has no y")]
 
 
-@pytest.mark.parametrize(("value", "shown"), [("many", "'many'"), ("inf", "'inf'"), (["1"], "\"['1']\"")])
-def test_what_is_no_number_is_refused_by_row(value: Any, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "value", "why"),
+    [
+        ("number", "many", "its y is no number"),
+        ("number", "inf", "its y is no number"),
+        ("number", "nan", "its y is no number"),
+        ("number", "1_000", "its y is no number"),
+        ("number", ["1"], "its y is no number"),
+        ("class", ["a"], "its y is no label"),
+        ("class", {"a": 1}, "its y is no label"),
+        ("multi", "['a', 'b", "its y is no list of labels"),
+    ],
+)
+def test_a_value_of_another_kind_costs_its_row(kind: Any, value: Any, why: str) -> None:
+    kept, gone = valued(rows("1", value, "2"), Meaning("y", kind))
+    assert [row.id for row in kept] == ["r1", "r3"] and gone == [("r2", why)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "what", "do"),
+    [
+        ("number", "red", "a target is no number", "use --task classify"),
+        ("class", ["a"], "a class is wanted and something else stands there", "use --task multilabel"),
+        ("multi", "[a", "a target is no list of labels", "use --task classify"),
+    ],
+)
+def test_values_that_are_all_of_another_kind_are_refused(kind: Any, value: Any, what: str, do: str) -> None:
     with pytest.raises(DataError) as caught:
-        valued(rows("1", value), Meaning("score", "number"))
-    assert caught.value.what == "a target is no number" and caught.value.saw == f"r2, column score: {shown}"
-    assert caught.value.do == "mend that row, or use --task classify"
+        valued(rows(None, value, value), Meaning("score", kind))
+    assert caught.value.what == what and caught.value.saw == f"r2, column score: {str(value)!r}"
+    assert caught.value.do.startswith(do)
 
 
-@pytest.mark.parametrize(("value", "do"), [(["a"], "use --task multilabel"), ({"a": 1}, "mend that row")])
-def test_what_is_no_class_is_refused_by_row(value: Any, do: str) -> None:
-    with pytest.raises(DataError) as caught:
-        valued(rows("a", value), Meaning("y", "class"))
-    assert caught.value.what == "a class is wanted and something else stands there"
-    assert caught.value.saw == f"r2, column y: {value}" and caught.value.do == do
+def test_a_few_odd_values_leave_a_column_of_numbers_one() -> None:
+    values = [f"{i / 7:.3f}" for i in range(200)]
+    assert meaning("y", [*values, "n/a", "inf"], "").kind == "number"
+    with pytest.raises(DataError, match="looks like free text"):
+        meaning("y", [*values, "a", "b", "c", "d"], "")
+
+
+def test_a_few_broken_lists_leave_a_column_of_lists_one() -> None:
+    values = ['["a", "b"]', '["b"]'] * 60
+    found = meaning("y", [*values, '["a", "b'], "")
+    assert found.kind == "multi"
+    kept, gone = valued(rows(*values, '["a", "b'), found)
+    assert len(kept) == 120 and gone == [("r121", "its y is no list of labels")]
+
+
+# ---------------------------------------------------------------- decimal commas, dates, gaps
+
+
+def test_decimal_commas_are_read_and_said() -> None:
+    values = [f"{i / 4:.2f}".replace(".", ",") for i in range(40)] + ["7"]
+    for task in ("", "regress"):
+        found = meaning("price", values, task)
+        assert found.kind == "number" and found.comma and "decimal commas, 0,00 is 0.00" in found.note
+        kept, gone = valued(rows("3,5", "-0,25", "7", "1.5.2"), found)
+        assert [row.y for row in kept] == [3.5, -0.25, 7.0] and gone == [("r4", "its price is no number")]
+
+
+@pytest.mark.parametrize("values", [["1,234", "12", "3,000"], ["1.5", "2,5"], ["1,2,3", "2"], ["a,5", "b"], ["1", "2"]])
+def test_commas_that_may_stand_for_thousands_are_not_guessed(values: list[str]) -> None:
+    assert not read_as("y", "number", values).comma
+
+
+@pytest.mark.parametrize("day", ["2024-03-{:02}", "{}.3.2024", "3/{}/24 10:00", "2024-03-{:02}T10:00:00Z"])
+def test_dates_are_no_target(day: str) -> None:
+    values = [day.format(i) for i in range(1, 26)]
+    with pytest.raises(DataError, match=r"a target column holds dates · saw: when: 25 different .* --time"):
+        meaning("when", values, "")
+    assert meaning("when", values[:3] * 9, "").kind == "class"
+
+
+def test_labels_like_gaps_are_classes_and_said() -> None:
+    splits = {"train": valued(rows("NA", "x", "NA", "nan"), Meaning("y", "class"))[0], "val": [], "test": []}
+    target = target_of(splits, Meaning("y", "class"), Reading())
+    assert target.labels == ("NA", "nan", "x")
+    assert gaps(target, splits) == [
+        "label 'NA' stands in 2 rows and is taken as a class",
+        "label 'nan' stands in 1 rows and is taken as a class",
+    ]
+    assert not gaps(read(["a", "b"]), splits)
 
 
 # ---------------------------------------------------------------- the target

@@ -257,7 +257,7 @@ def test_a_file_is_a_text_by_its_ending(tmp_path: Path, name: str, content: str,
 
 def test_a_file_is_a_text_by_its_bytes_too(tmp_path: Path) -> None:
     for content, known in (
-        (b"\xff\xfea\0", False),
+        (b"\xff\xfea\0", True),
         ("größe".encode("latin-1"), False),
         (b"a\0b", False),
         (b"x" * (text.SNIFFED - 1) + "ß".encode() + b"x", True),
@@ -279,11 +279,15 @@ def test_what_is_no_file_is_no_text_and_is_not_waited_for(tmp_path: Path) -> Non
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("größe\r\n🐜".encode())
     assert text.read(tmp_path / "a.txt") == "größe\r\n🐜"
+    (tmp_path / "a.txt").write_bytes("größe\r\n🐜".encode("utf-16"))
+    assert text.read(tmp_path / "a.txt") == "größe\r\n🐜"
 
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("größe".encode("latin-1"))
-    with pytest.raises(DataError, match=r"a text cannot be read · saw: .*latin\.txt: .*utf-8.* allowed: a file in UTF"):
+    with pytest.raises(
+        DataError, match=r"a text cannot be read · saw: .*latin\.txt: it is not UTF-8 · allowed: a file in UTF"
+    ):
         text.read(tmp_path / "latin.txt")
     with pytest.raises(DataError, match=r"none\.txt: .*No such file"):
         text.read(tmp_path / "none.txt")

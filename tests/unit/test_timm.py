@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_a_backbone_is_refused(
 
 
 def test_other_data_and_other_flags_are_refused(made: Path) -> None:
-    with pytest.raises(ModelError, match=r"this model reads pictures · saw: data of the kind text"):
+    with pytest.raises(ModelError, match=r"this model reads pictures · saw: data of texts"):
         provider.load(made, "text")
     with pytest.raises(UsageError, match=r"says itself which architecture it is · saw: --arch resnet18"):
         provider.load(made, "image", "resnet18")

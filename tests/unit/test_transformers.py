@@ -372,9 +372,9 @@ def test_a_network_that_fills_nothing_up_is_told_the_padding_id(texts: Path) -> 
 
 
 def test_pictures_are_wanted_of_a_text_model(texts: Path) -> None:
-    with pytest.raises(ModelError, match="not known how this model wants its pictures"):
+    with pytest.raises(ModelError, match="this model reads texts · saw: data of pictures"):
         provider.load(str(texts / "bert"), "image")
-    with pytest.raises(ModelError, match="not known how this model wants its texts"):
+    with pytest.raises(ModelError, match="this model reads pictures · saw: data of texts"):
         provider.load(str(places.model(texts / "resnet")), "text")
 
 

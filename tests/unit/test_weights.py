@@ -115,7 +115,7 @@ def test_without_an_architecture_the_flag_is_named(tmp_path: Path) -> None:
         provider.load(tmp_path / "a.pth", "image")
     with pytest.raises(UsageError, match=r"no library of architectures of that name · saw: 'keras'"):
         provider.load(tmp_path / "a.pth", "image", "keras/resnet50")
-    with pytest.raises(ModelError, match="this model reads pictures · saw: data of the kind text"):
+    with pytest.raises(ModelError, match="this model reads pictures · saw: data of texts"):
         provider.load(tmp_path / "a.pth", "text", "timm/resnet18")
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from regraft.kit import shelf
 from regraft.waist import Data, Evidence, Finding, Score, Task, Trial
 
-HELD = ("predictions",)
+HELD = ("predictions", "leaks")
 """What a check may need, and is given."""
 
 
@@ -38,7 +38,8 @@ def audit(task: Task, data: Data, trials: Sequence[Trial], winner: int, folder: 
     """Every check on the shelf whose needs can be met; the others are left out.
 
     They are given `y`, `seed`, `winner` and what each trial's outputs on the test split decode to: `pred/0`, `pred/1`,
-    … and, where the task has probabilities, `prob/0`, `prob/1`, …
+    … and, where the task has probabilities, `prob/0`, `prob/1`, …; `leaks` marks the test rows that a finding about
+    the data says training or validation gives away.
     """
     arrays: dict[str, np.ndarray] = {"y": task.encode([row.y for row in data.test]).numpy()}
     for i, trial in enumerate(trials):
@@ -48,6 +49,8 @@ def audit(task: Task, data: Data, trials: Sequence[Trial], winner: int, folder: 
         arrays |= {f"{name}/{i}": array for name, array in task.decode(made).items()}
     arrays["seed"] = np.array(seed)
     arrays["winner"] = np.array(winner)
-    evidence = Evidence(trials[winner], tuple(trials), baselines(task, data), arrays)
+    leaking = {name for flag in data.flags for name in flag.leaks}
+    arrays["leaks"] = np.array([row.id in leaking for row in data.test], bool)
+    evidence = Evidence(trials[winner], tuple(trials), baselines(task, data), arrays, task.metrics[0])
     items = [shelf.find("checks", name) for name in shelf.names("checks")]
     return [item.check(evidence) for item in items if set(item.NEEDS) <= set(HELD)]

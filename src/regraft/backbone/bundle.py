@@ -1,4 +1,4 @@
-"""Read a bundle's folder back: its record, with every file's bytes compared to the record."""
+"""A bundle's record: written beside its files, read back with every file's bytes compared to it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from pathlib import Path
 from regraft.errors import ModelError
 from regraft.kit import durable
 from regraft.kit.store import record
-from regraft.waist import Bundle
+from regraft.waist import Bundle, fingerprint, plain
 
 NAME = "regraft.json"
 SCHEMA = 1
+ITSELF = "sha256"
+"""The entry that vouches for all others; bundles of the first versions have none."""
 
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder claims to be a bundle."""
     return (folder / NAME).is_file()
+
+
+def write(folder: Path, bundle: Bundle) -> None:
+    """Put a bundle's record beside its files; it vouches for them and for itself."""
+    told = plain(bundle)
+    durable.write_json(folder / NAME, {**told, ITSELF: fingerprint(told)})
 
 
 def read(folder: Path) -> Bundle:
@@ -26,7 +34,7 @@ def read(folder: Path) -> Bundle:
     """
     try:
         told = json.loads((folder / NAME).read_bytes())
-        schema = int(told["schema"])
+        schema, known = int(told["schema"]), told.pop(ITSELF, "")
         if schema <= SCHEMA:
             bundle = record(Bundle, told)
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -40,7 +48,8 @@ def read(folder: Path) -> Bundle:
             allowed=f"schema {SCHEMA} or below",
             do="upgrade regraft",
         )
-    if wrong := durable.changed(folder, bundle.files):
+    wrong = f"{NAME} has changed bytes" if known and known != fingerprint(told) else ""
+    if wrong := wrong or durable.changed(folder, bundle.files):
         raise ModelError(
             "this bundle is not what was packed",
             saw=f"{folder}: {wrong}",

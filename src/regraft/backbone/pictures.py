@@ -144,7 +144,7 @@ def asked(modality: str, arch: str = "") -> None:
     if modality not in ("", "image"):
         raise ModelError(
             "this model reads pictures",
-            saw=f"data of the kind {modality}",
+            saw=f"data of {shelf.find('modalities', modality).NOUN}",
             allowed="pictures",
             do="choose a model for this kind of data: a folder in Hugging Face layout, or minilm for texts",
         )

@@ -187,8 +187,8 @@ def asked(wanted: str, modality: str, arch: str) -> None:
     if modality not in ("", wanted):
         raise ModelError(
             f"this model reads {shelf.find('modalities', wanted).NOUN}",
-            saw=f"data of the kind {modality}",
-            allowed=wanted,
+            saw=f"data of {shelf.find('modalities', modality).NOUN}",
+            allowed=shelf.find("modalities", wanted).NOUN,
             do="choose a model for this kind of data",
         )
     if arch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,14 +20,21 @@ from regraft.kit import hardware
 
 NESTED = ("state_dict", "model_state", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
+CODE = re.compile(r"(^|/)(code/|constants\.pkl$|archive_format$|archive_version$|models/.*\.json$)")
+"""Entries of an archive that TorchScript and torch.export write, and torch.save does not."""
+HEAD_BYTES = 8_000_000
+"""Of a file that is no archive: where its pickle lies."""
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The state dict in a file, and what was done to it; nothing in the file is run.
 
-    Raises: ModelError: it is no state dict, or a pickle that needs code. ResourceError: it is larger than memory.
+    Raises: ModelError: it is no state dict, a program, a pickle that needs code, or claims more than it holds.
+        ResourceError: it is larger than memory.
     """
-    if (size := _declared(path)) > hardware.memory_bytes():
+    if path.suffix != ".safetensors":
+        _refuse_bombs(path)
+    if (size := path.stat().st_size) > hardware.memory_bytes():
         raise ResourceError(
             "these weights do not fit into memory",
             saw=f"{path}: {size / 1e9:,.1f} GB",
@@ -45,6 +53,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             allowed="names with tensors, as torch.save(network.state_dict(), path) writes",
             do="save the weights alone",
         )
+    _refuse_lies(tensors, path, size)
     notes = []
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
@@ -92,14 +101,47 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _declared(path: Path) -> int:
-    """Bytes that a file's tensors take once they are unpacked: an archive may hold more than its own size."""
-    size = path.stat().st_size
-    with contextlib.suppress(zipfile.BadZipFile):
-        if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+def _refuse_bombs(path: Path) -> None:
+    """Look at a file of torch before it is opened: what it holds, and what its pickle would make.
+
+    torch.save compresses nothing and needs no bytearray; either may grow beyond all memory.
+
+    Raises: ModelError: it holds code, compressed entries, or calls that make memory from a number.
+    """
+    code, packed, calls = False, "", b""
+    with contextlib.suppress(zipfile.BadZipFile, OSError, NotImplementedError):
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                size = max(size, sum(entry.file_size for entry in archive.infolist()))
-    return size
+                entries = archive.infolist()
+                code = any(CODE.search(entry.filename) for entry in entries)
+                packed = next((e.filename for e in entries if e.compress_type or e.file_size > e.compress_size), "")
+                if not packed:
+                    calls = b"".join(archive.read(e) for e in entries if e.filename.endswith(".pkl"))
+    with path.open("rb") as file:
+        grows = b"bytearray" in (calls or file.read(HEAD_BYTES))
+    if code or packed or grows:
+        raise ModelError(
+            "this file is a program, not weights" if code else "these weights would unpack to more than the file holds",
+            saw=f"{path}: {'TorchScript or torch.export' if code else packed or 'bytearray in its pickle'}",
+            allowed="a state dict as torch.save writes it: names with tensors, nothing compressed",
+            do="where you trust its origin, open it there and save network.state_dict() alone",
+        )
+
+
+def _refuse_lies(tensors: Mapping[str, Tensor], path: Path, size: int) -> None:
+    """Refuse tensors that claim more than is in the file.
+
+    Raises: ModelError: one is sparse or without data, or its shape is larger than the file; it is named.
+    """
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.numel() * tensor.element_size() > max(size, tensor.untyped_storage().nbytes()):
+            raise ModelError(
+                "a tensor in this file is not what it says",
+                saw=f"{path}: {name}, {tuple(tensor.shape)}, {tensor.layout} on {tensor.device}, in {size:,} bytes",
+                allowed="tensors whose numbers are in the file",
+                do="where you trust its origin, save network.state_dict() again",
+            )
 
 
 def _safetensors(path: Path) -> Any:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regraft.cli.screen import Json, Screen, Verbose, put, put_object, size
-from regraft.errors import GateError, UsageError
+from regraft.cli.given import USUAL, split
+from regraft.cli.knobs import alone
+from regraft.cli.screen import Json, Screen, Verbose, put, put_error, put_object, size
+from regraft.errors import GateError, Interrupted, UsageError
 from regraft.waist import Budget
 
 if TYPE_CHECKING:
     from regraft.flow import Run
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+EXAMPLE = "regraft adapt photos/ --model path/to/model, or see regraft demo"
 
 
 def adapt(
@@ -41,6 +49,9 @@ def adapt(
     max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows of each split; 0 takes all.", min=0)] = 0,
     positive: Annotated[str, typer.Option("--positive", help="Of two classes, the one that is looked for.")] = "",
     order: Annotated[str, typer.Option("--order", help="The labels from low to high, for --task ordinal.")] = "",
+    allow_bad: Annotated[
+        str, typer.Option("--allow-bad", help="The share of files and rows that may be unusable: they are left out.")
+    ] = "1%",
     metric: Annotated[str, typer.Option("--metric", help="The metric that decides.")] = "",
     balance: Annotated[
         str, typer.Option("--balance", help="auto, none, or classes: every class counts the same however rare it is.")
@@ -87,7 +98,7 @@ def adapt(
     """
     from regraft import flow
     from regraft.kit import hardware, store
-    from regraft.planner.request import parse_budget
+    from regraft.planner.request import parse_budget, parse_share
     from regraft.waist import Options, Reading
 
     reading = Reading(
@@ -103,12 +114,13 @@ def adapt(
         max_rows=max_rows,
         positive=positive,
         order=names(order),
+        allow_bad=parse_share(allow_bad),
     )
     options = Options(
         data=data,
         model=model,
         reading=reading,
-        strategies=tuple(strategy or ()),
+        strategies=tuple(dict.fromkeys(split(strategy))),
         knobs=tuple(sorted((knobs or {}).items())),
         metric=metric,
         balance=balance,  # type: ignore[arg-type]
@@ -123,31 +135,26 @@ def adapt(
     )
     if resume is not None:
         if options != Options("", "") or fresh:
-            raise UsageError(
-                "--resume takes its request from the run",
-                saw="DATA, --model, --strategy, a knob or another setting beside it",
-                allowed="--resume RUN alone",
-                do=f"regraft adapt --resume {resume}",
-            )
+            raise alone(resume)
         options = store.Folder(store.existing(resume)).load("options", Options)
     else:
-        if not data or not model:
-            raise UsageError(
-                "what to adapt is missing",
-                saw=f"DATA {data or 'not given'}, --model {model or 'not given'}",
-                allowed="both",
-                do="regraft adapt photos/ --model path/to/model, or see regraft demo",
-            )
+        _complete(data, model)
+        if not dry_run:
+            check_place(out)
     screen = Screen(quiet=as_json)
     if dry_run:
-        plans = screen.watch(flow.forecast(options))
+        plans = screen.watch(flow.forecast(options), kept=False)
         if as_json:
             put_object("adapt", {"plans": plans})
         else:
             head = ["plan", "frozen stages", "trained", "cache", "GFLOP at most"]
             screen.table(head, [_forecast(plan) for plan in plans])
         return
-    run = screen.watch(flow.steps(options, out, fresh=fresh, resume=resume, begun=hardware.begun()))
+    work = flow.steps(options, out, fresh=fresh, resume=resume, begun=hardware.begun())
+    try:
+        run = screen.watch(work)
+    except Interrupted as stopped:
+        raise _halted(screen, stopped, resume or out, as_json) from stopped
     if as_json:
         put_object("adapt", object_of(run, "adapt"))
     else:
@@ -172,6 +179,7 @@ def demo(
     from regraft import embedded
     from regraft.embedded.digits import write_digits
 
+    check_place(out)
     folder = write_digits(out / "digits", seed)
     screen = Screen(quiet=as_json)
     screen.say(f"demo: scikit-learn's handwritten digits, 20 a class for training, as small pictures in {folder}")
@@ -179,6 +187,65 @@ def demo(
     model = str(embedded.folder())
     fair = {"scratch.epochs": "60"}  # random weights need longer than the default to show what they can do
     adapt(str(folder), model, budget="12trials", out=out, seed=seed, fresh=fresh, as_json=as_json, knobs=fair)
+
+
+def _complete(data: str, model: str) -> None:
+    """Refuse a request without data or model.
+
+    Raises: UsageError: one is missing; a file with settings that lies here is shown.
+    """
+    if not data or not model:
+        raise UsageError(
+            "what to adapt is missing",
+            saw=f"DATA {data or 'not given'}, --model {model or 'not given'}",
+            allowed="both",
+            do=f"regraft adapt --config {USUAL}" if Path(USUAL).is_file() else EXAMPLE,
+        )
+
+
+def check_place(out: Path) -> None:
+    """Refuse a folder for runs that cannot be made or written, before any work.
+
+    Raises: UsageError: a file stands in the way, or the system does not allow it.
+    """
+    there = out.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=there):
+            pass
+    except OSError as error:
+        if error.errno in FULL:
+            raise  # told as every full disk is
+        raise UsageError(
+            "runs cannot be put there",
+            f"{there}: {error.strerror}",
+            "a folder you may write to",
+            "choose another --out",
+        ) from error
+
+
+def _halted(screen: Screen, stopped: Interrupted, place: Path, as_json: bool) -> Exception:
+    """Tell what a stopped run has so far, and how to go on with it; returns what ends the command."""
+    from regraft.deliver import sofar
+    from regraft.deliver.report import told
+
+    path = sofar.own(place)
+    if path is None:
+        return Interrupted("stopped before the run began; nothing was written", "run it again", stopped.code)
+    found = sofar.so_far(path)
+    error = Interrupted("stopped; what was done is kept", do=found.resume, code=stopped.code)
+    if as_json:
+        put_error("adapt", error, sofar.facts(found))
+        return typer.Exit(error.code)
+    for i, trial in enumerate(found.trials):
+        score = sofar.validation(trial)
+        lead = "→ " if i == found.leader else "  "
+        screen.say(f"{lead}{trial.label}: {f'validation {told(score)}, ' if score else ''}{trial.cost.seconds:.1f} s")
+    screen.say(f"so far: {len(found.trials)} trials finished of {found.begun} begun, {found.seconds:.0f} s spent")
+    if found.bundle:
+        screen.say(f"a usable model lies in {found.bundle}")
+    return error
 
 
 def object_of(run: Run, command: str) -> dict[str, Any]:

@@ -1,69 +1,97 @@
-"""`regraft config`: what holds where nothing else is said."""
+"""`regraft config`: every setting with the value that holds and where it is from, and the schema of a file of them."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from typing import Any, get_args
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
-from typer.models import ParameterInfo
+import typer
+from typer.main import get_command
 
-from regraft.cli.adapt import adapt
-from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object
+from regraft.cli import given as giving
+from regraft.cli import settings
+from regraft.cli.adapt import adapt, demo
+from regraft.cli.doctor import doctor
+from regraft.cli.evaluate import evaluate
+from regraft.cli.knobs import CONFIG_HELP, SET_HELP, known, settled
+from regraft.cli.screen import Json, Screen, Verbose, put, put_line, put_object
+from regraft.cli.settings import KNOB, PREFIX, Setting
+from regraft.kit import hardware, shelf
 
-FLAGS = {"strategies": "strategy"}
-"""Fields of the request that the command line calls otherwise."""
+VERBS: dict[str, Callable[..., None]] = {"adapt": adapt, "demo": demo, "evaluate": evaluate, "doctor": doctor}
+"""Verbs whose options may come from a file or the environment too."""
 
 
-def show(as_json: Json = False, verbose: Verbose = False) -> None:
-    """Show the default of every option of regraft adapt and of every strategy's knobs.
+def show(
+    config: Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show every option of regraft adapt and every knob of its strategies, with the value that would hold now.
 
     regraft config show
+
+    regraft config show --config regraft.toml --set seed=3 --origin
     """
-    options, knobs = option_defaults(), knob_defaults()
+    found, told = resolved(config, sets or [])
     if as_json:
-        put_object("config show", {"options": options, "knobs": knobs})
+        parts = [{one.name: found[one.name] for one in told if (KNOB in one.param) == knob} for knob in (False, True)]
+        put_object("config show", {"options": parts[0], "knobs": parts[1]})
         return
     screen = Screen()
-    for title, told in (("option", options), ("knob", knobs)):
-        screen.table([title, "default", "what it is"], [[f"--{n}", _shown(d), what] for n, (d, what) in told.items()])
+    for title, knob in (("option", False), ("knob", True)):
+        head = [title, "value", *(["from"] if origin else []), "what it is"]
+        rows = []
+        for one in told:
+            if (KNOB in one.param) == knob:
+                at = found[one.name]
+                rows.append(
+                    [
+                        "DATA" if one.param == "data" else f"--{one.name}",
+                        _shown(at["value"]),
+                        *([at["origin"]] if origin else []),
+                        one.help,
+                    ]
+                )
+        screen.table(head, rows)
         put_line("")
-    put_line("an empty default is guessed, measured or left out; see regraft adapt --help")
+    put_line("an empty value is guessed, measured or left out; see regraft adapt --help")
 
 
-def option_defaults() -> dict[str, tuple[Any, str]]:
-    """Option → its default in the request's records, as JSON, and what the command's help says of it."""
-    from regraft.waist import Options, Reading, plain
+def schema(verbose: Verbose = False) -> None:
+    """Print a JSON Schema of the files that --config reads, for editors.
 
-    said = {name: _help(p) for name, p in inspect.signature(adapt, eval_str=True).parameters.items()}
-    usual = Options("", "")
-    found = {**plain(usual), **plain(Reading())}
-    for name in ("data", "model", "reading", "knobs"):
-        del found[name]
-    budget = {f.name: getattr(usual.budget, f.name) for f in dataclasses.fields(usual.budget)}
-    found["budget"] = {name: value for name, value in budget.items() if value}
-    flags = {FLAGS.get(name, name): value for name, value in found.items()}
-    return {name.replace("_", "-"): (flags[name], said[name]) for name in said if name in flags}
+    regraft config schema > regraft.schema.json
+    """
+    put(json.dumps(settings.schema(known(VERBS, shelf.names("strategies"))), indent=1, ensure_ascii=False))
 
 
-def knob_defaults() -> dict[str, tuple[Any, str]]:
-    """strategy.knob → its default and what the strategy's docstring says of it."""
-    from regraft.cli.knobs import sayings
-    from regraft.kit import shelf
-    from regraft.planner.propose import knobs_of
-    from regraft.waist import plain
+def resolved(config: Path | None, sets: list[str]) -> tuple[dict[str, dict[str, Any]], list[Setting]]:
+    """Name → value, origin and help of every setting of `regraft adapt`, as a command would have them; and these.
 
-    found = {}
-    for name in shelf.names("strategies"):
-        said = sayings(shelf.find("strategies", name).Knobs)
-        for knob, (_, default) in knobs_of(name).items():
-            found[f"{name}.{knob}"] = (plain(default), said.get(knob, ""))
-    return found
-
-
-def _help(parameter: inspect.Parameter) -> str:
-    """What the command's help says of a parameter."""
-    return next((m.help or "" for m in get_args(parameter.annotation)[1:] if isinstance(m, ParameterInfo)), "")
+    Raises: UsageError: a setting that cannot be.
+    """
+    values = {f"{PREFIX}STRATEGY": hardware.variables(PREFIX).get(f"{PREFIX}STRATEGY", "")}
+    named = giving.split([*values.values(), *(giving.names_of(giving.read(config)) if config else [])])
+    told = known(VERBS, [*shelf.names("strategies"), *(name for name in named if "." in name)])
+    lone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    lone.command("adapt")(settled("adapt", adapt, told))
+    args = ["--config", str(config)] if config else []
+    context = get_command(lone).make_context("adapt", args)
+    found = giving.resolve(context, context.params, told["adapt"], sets)  # type: ignore[arg-type]
+    made = {}
+    for param, one in told["adapt"].items():
+        value, where = found.values.get(param), found.origins.get(param, "default")
+        made[one.name] = {
+            "value": one.default if where == "default" else giving.told_value(one, value),
+            "origin": where,
+            "help": one.help,
+        }
+    return made, list(told["adapt"].values())
 
 
 def _shown(value: Any) -> str:

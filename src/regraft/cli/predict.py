@@ -13,6 +13,7 @@ from regraft.cli.screen import Json, Screen, Verbose, put_object, shown
 from regraft.errors import UsageError
 
 TABLE_ROWS = 40
+LEFT_OUT_SHOWN = 20
 
 
 def predict(
@@ -35,8 +36,10 @@ def predict(
 
     From standard input a pair is two texts with a tab between them.
     """
+    from regraft.data.inspect import place
     from regraft.deliver import inputs as reading
     from regraft.deliver.model import open_model
+    from regraft.waist import Bad, plain
 
     check_out(out)
     if not inputs and not text:
@@ -46,12 +49,18 @@ def predict(
     for each in inputs or []:
         cells += reading.lines(sys.stdin, model) if each == "-" else [Path(each)]
     cells += reading.texts(text or [], model)
-    answers = model.predict(cells)
+    left_out: list[Bad] = []
+    notes: list[str] = []
+    answers = model.predict(cells, left_out, notes)
     keep(out, answers)
-    if as_json:
-        put_object("predict", {"run": str(run), "predictions": answers})
-        return
     screen = Screen()
+    for note in (*notes, *(f"left out: {place(one)}: {one.why}" for one in left_out[:LEFT_OUT_SHOWN])):
+        screen.say(note)
+    if len(left_out) > LEFT_OUT_SHOWN:
+        screen.say(f"left out: {len(left_out) - LEFT_OUT_SHOWN:,} more")
+    if as_json:
+        put_object("predict", {"run": str(run), "predictions": answers, "left_out": plain(left_out)})
+        return
     head = [name for name, value in answers[0].items() if not isinstance(value, dict)]
     rows = [[shown(answer[name]) for name in head] for answer in answers]
     screen.table(head, rows[: TABLE_ROWS if out else None])

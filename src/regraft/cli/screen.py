@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import sys
@@ -18,6 +19,8 @@ from regraft.errors import Interrupted, RegraftError
 
 SCHEMA = 1
 EVERY_S, BLINK_S = 10.0, 0.1
+GRACE_S = 3.0
+"""How long work that was told to stop may go on without an event."""
 FIRST = 24
 """A table's first column is folded to so many characters at most."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
@@ -61,7 +64,10 @@ class Screen:
             self._passing(f"{'trunk: ' if event.frontier else ''}{event.done}/{event.rows} examples")
 
     def watch(self, work: Generator[Any, None, Any], kept: bool = True) -> Any:
-        """Pull work to its end, showing its events; a first Ctrl-C or SIGTERM stops it at the next step.
+        """Pull work to its end, showing its events; a first Ctrl-C or SIGTERM stops it, a second ends the process.
+
+        Work is stopped at its next event, where a fit writes its snapshot; where none comes within seconds, right
+        there: whatever is on disk is whole at any time.
 
         Raises: Interrupted: it was stopped; what was done is on disk, where `kept` says so.
         """
@@ -70,46 +76,54 @@ class Screen:
         def stop(number: int, _frame: FrameType | None) -> None:
             stopped.append(number)
             if len(stopped) > 1:
-                raise KeyboardInterrupt
+                os._exit(128 + number)
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
-        handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        def late(_number: int, _frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        wanted = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGALRM: late}
+        handlers = {number: signal.signal(number, handler) for number, handler in wanted.items()}
         try:
             while True:
                 try:
                     self.event(next(work))
                 except StopIteration as end:
                     return end.value
-                except Exception:
+                except (Exception, KeyboardInterrupt):  # a child process, or a library, that the signal ended too
                     if not stopped:
                         raise
                 if stopped:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
                     work.close()
                     raise Interrupted(
                         "stopped; what was done is kept" if kept else "stopped; nothing was written",
                         do=f"run the same command again{' to go on' if kept else ''}",
-                        code=143 if stopped[0] == signal.SIGTERM else 130,
+                        code=128 + stopped[0],
                     )
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             self._wipe()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
     def table(self, head: list[str], rows: list[list[str]]) -> None:
-        """A table on standard output: only the first column is folded, and it keeps some width."""
+        """A table on standard output: on a terminal it is folded to its width; elsewhere only the first column is."""
         from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
+        wide = not sys.stdout.isatty()
         for i, title in enumerate(head):
-            table.add_column(Text(clean(title)), overflow="fold", no_wrap=i > 0)
+            table.add_column(Text(clean(title)), overflow="fold", no_wrap=wide and i > 0)
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
-        room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
         widest = [max(cell_len(clean(cell)) for cell in column) for column in zip(head, *rows, strict=True)]
         least = sum(widest[1:]) + 2 * len(head) + min(widest[0], FIRST)
-        Console(width=max(room, least), highlight=False).print(table)
+        room = max(200, least) if wide else shutil.get_terminal_size().columns
+        Console(width=room, highlight=False).print(table)
 
     def _passing(self, text: str) -> None:
         if self.live:
@@ -122,7 +136,7 @@ class Screen:
                 self._shown = len(line)
         elif not self.quiet and time.monotonic() - self._last >= EVERY_S:
             self._last = time.monotonic()
-            print("  " + text, file=sys.stderr, flush=True)
+            print("  " + clean(text), file=sys.stderr, flush=True)
 
     def _wipe(self) -> None:
         if self._shown:

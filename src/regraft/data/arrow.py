@@ -5,38 +5,84 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from regraft.data.decode import bound, kind_of
 from regraft.data.values import check_names, texts
 from regraft.errors import DataError
+from regraft.kit import places
+
+ROWS = 1024
+"""So many rows of a Parquet file are unpacked at once."""
 
 
 def arrow_file(path: Path) -> dict[str, list[Any]]:
     """The columns of a Parquet or Arrow file as text.
 
-    Raises: DataError: the file is broken or cut short, or a name stands twice.
+    Raises: DataError: the file is broken or cut short, would unpack to too much, or a name stands twice.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pyarrow.parquet.ParquetFile(path).read()
-        else:
-            with path.open("rb") as file:
-                whole = file.read(6) == b"ARROW1"
-                file.seek(0)
-                opened = pyarrow.ipc.open_file(file) if whole else pyarrow.ipc.open_stream(file)
-                table = opened.read_all()
-    except (pyarrow.ArrowException, EOFError) as error:
+        with places.opened(path) as file:
+            table = _whole(path, file)
+        check_names(table.column_names, str(path))
+        return arrow_columns(table, _classes(table.schema.metadata or {}))
+    except (DataError, PermissionError, FileNotFoundError):
+        raise
+    except Exception as error:  # whatever bytes that are changed or cut short lead the library to
         raise DataError(
             "a table cannot be read to its end",
-            saw=f"{path}: {str(error)[:200]}",
+            saw=f"{path}: {str(error)[:200] or type(error).__name__}",
             allowed="a whole Parquet or Arrow file",
             do="fetch or write it again",
         ) from error
-    check_names(table.column_names, str(path))
-    return arrow_columns(table, _classes(table.schema.metadata or {}))
+
+
+def _whole(path: Path, file: BinaryIO) -> Any:
+    """An Arrow table read in pieces, each of them checked; they are counted as they are unpacked."""
+    import pyarrow
+    import pyarrow.parquet
+
+    limit, held, kept = bound(file.seek(0, 2)), 0, []
+    file.seek(0)
+    begun = file.read(6)
+    file.seek(0)
+    if path.suffix.lower() == ".parquet":
+        if kind := kind_of(begun) if begun[:4] != b"PAR1" else "":
+            raise ValueError(f"it is {kind}")
+        opened = pyarrow.parquet.ParquetFile(file)
+        schema, pieces = opened.schema_arrow, opened.iter_batches(ROWS)
+    elif begun == b"ARROW1":
+        opened = pyarrow.ipc.open_file(file)
+        schema, pieces = opened.schema, map(opened.get_batch, range(opened.num_record_batches))
+    else:
+        opened = pyarrow.ipc.open_stream(file)
+        schema, pieces = opened.schema, opened
+    for piece in pieces:
+        piece.validate(full=True)
+        held += piece.nbytes + sum(map(_unfolded, piece.columns))
+        if held > limit:
+            raise DataError(
+                "a table unpacks to more than is allowed",
+                saw=f"{path}: more than {limit:,} bytes",
+                allowed=f"{places.RATIO} times its size, {places.BYTES >> 30} GiB at most",
+                do="write it again without what repeats, if you trust it",
+            )
+        kept.append(piece)
+    return pyarrow.Table.from_batches(kept, schema)
+
+
+def _unfolded(column: Any) -> int:
+    """The bytes of the texts that a column of indices stands for; 0 for any other column."""
+    import pyarrow
+    import pyarrow.compute
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return 0
+    try:
+        lengths = pyarrow.compute.binary_length(column.dictionary)
+    except pyarrow.ArrowNotImplementedError:  # numbers
+        return 0
+    return pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
 
 
 def arrow_columns(table: Any, classes: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:

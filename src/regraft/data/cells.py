@@ -11,22 +11,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from regraft.data.tables import Table, read_table
+from regraft.data.tables import Table, bad_row, read_table
 from regraft.errors import DataError, UsageError, unknown
-from regraft.kit import shelf
+from regraft.kit import places, shelf
+from regraft.waist import Bad, Look
 
 TEXT = "text"
+EMPTY, NO_TEXT = "the file is empty", "it has no text"
 PROBED = 20
 """So many files or values are looked at to recognise what they are."""
 
 
-def read_cells(path: Path, columns: Sequence[str], modality: str) -> list[tuple[str, Any]]:
-    """The cells of a table's columns, in the table's order, as (id, cell): what a trained model is asked about.
+def read_cells(
+    path: Path, columns: Sequence[str], modality: str
+) -> tuple[list[tuple[str, Any]], list[Bad], Sequence[str]]:
+    """What a trained model is asked about: a table's cells as (id, cell) in its order; rows without any; notes.
 
-    A text is empty where it is missing. The columns are those of training, in their order; without columns (a model
-    trained on a folder of files) the table has to have a single one.
+    A text is empty where it is missing: every row that can be read gets an answer.
+    The columns are those of training, in their order; without columns (a model trained on a folder of files) the table
+    has to have a single one.
 
-    Raises: UsageError: a column is not there. DataError: no table, or a file that a cell names is not there.
+    Raises: UsageError: a column is not there. DataError: no table, or one that names a file outside its folder.
     """
     table = read_table(path)
     wanted = tuple(columns) or (tuple(table.columns) if len(table.columns) == 1 else ())
@@ -38,19 +43,11 @@ def read_cells(path: Path, columns: Sequence[str], modality: str) -> list[tuple[
             do="leave one column in the table",
         )
     names = [column_called(name, table) for name in wanted]
-    if modality == TEXT:
-        texts = [[_string(v, i, n) for v, i in zip(table.columns[n], table.ids, strict=True)] for n in names]
-        return list(zip(table.ids, texts[0] if len(texts) == 1 else zip(*texts, strict=True), strict=True))
-    cells = [located(value, table) for value in table.columns[names[0]]]
-    gone = next((i for i, cell in zip(table.ids, cells, strict=True) if not is_there(cell)), None)
-    if gone is not None:
-        raise DataError(
-            "a file that the table names is not there",
-            saw=f"{gone}: {table.columns[names[0]][table.ids.index(gone)]}",
-            allowed=f"files below {table.folder}",
-            do="mend the path, or remove the row",
-        )
-    return list(zip(table.ids, cells, strict=True))
+    cells, keys, looks = text_cells(table, names) if modality == TEXT else file_cells(table, names[0], modality)
+    kept = [bool(key) or look.problem == NO_TEXT for key, look in zip(keys, looks, strict=True)]
+    bad = [*table.bad, *(bad_row(table, "", i, looks[i].problem) for i, keep in enumerate(kept) if not keep)]
+    good = [(name, cell) for name, cell, keep in zip(table.ids, cells, kept, strict=True) if keep]
+    return good, sorted(bad, key=lambda one: one.row), table.notes
 
 
 def column_called(name: str, table: Table) -> str:
@@ -95,10 +92,7 @@ def _inside(value: Any, table: Table) -> bool:
 
 def is_there(cell: Any) -> bool:
     """Whether a cell is something: a file that exists, or anything in memory."""
-    try:
-        return cell is not None and (not isinstance(cell, Path) or cell.is_file())
-    except OSError:  # a name that is too long for a file's
-        return False
+    return cell is not None and (not isinstance(cell, Path) or places.is_file(cell))
 
 
 def modality_of(column: Sequence[Any], table: Table) -> str:
@@ -121,24 +115,37 @@ def _filelike(value: Any) -> bool:
     return 0 < len(value) < 1024 if isinstance(value, str) else not isinstance(value, (list, dict, type(None)))
 
 
-def file_cells(table: Table, column: str, modality: str) -> tuple[list[Any], list[str]]:
-    """The cells of a column of files or pictures with their keys; a key is empty where the cell is to be left out."""
-    sniff = shelf.find("modalities", modality).sniff
-    cells = [located(value, table) for value in table.columns[column]]
+def file_cells(table: Table, column: str, modality: str) -> tuple[list[Any], list[str], list[Look]]:
+    """The cells of a column of files or pictures with their keys and what was seen of them.
 
-    def key(cell: Any) -> str:
+    A key is empty where the cell is to be left out; its look has the reason.
+    """
+    cells = [located(value, table) for value in table.columns[column]]
+    found = seen(cells, modality)
+    return cells, [key for key, _ in found], [look for _, look in found]
+
+
+def seen(cells: Sequence[Any], modality: str) -> list[tuple[str, Look]]:
+    """Each cell's fingerprint and what one look at it shows; the fingerprint of what cannot be used is empty."""
+    item = shelf.find("modalities", modality)
+
+    def one(cell: Any) -> tuple[str, Look]:
         try:
-            if not is_there(cell) or not (isinstance(cell, bytes) or sniff(cell)):
-                return ""
-            if not isinstance(cell, Path):
-                return _pixels(cell)
-            with cell.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return ""
+            if not is_there(cell):
+                return "", Look("there is no such file" if cell is not None else "no file is named")
+            if isinstance(cell, Path) and not places.size(cell):
+                return "", Look(EMPTY)
+            if not (isinstance(cell, bytes) or item.sniff(cell)):
+                return "", Look(item.look(cell).problem or f"it is none of the {item.NOUN} that can be read")
+            look: Look = item.look(cell)
+            if look.problem or not isinstance(cell, Path):
+                return "" if look.problem else _pixels(cell), look
+            return places.digest(cell), look
+        except OSError as error:
+            return "", Look(error.strerror or str(error))
 
     with ThreadPoolExecutor(4) as pool:
-        return cells, list(pool.map(key, cells))
+        return list(pool.map(one, cells))
 
 
 def _pixels(cell: Any) -> str:
@@ -150,29 +157,35 @@ def _pixels(cell: Any) -> str:
     return hashlib.sha256(f"{cell.mode} {cell.size} ".encode() + cell.tobytes()).hexdigest()
 
 
-def text_cells(table: Table, columns: Sequence[str]) -> tuple[list[Any], list[str]]:
-    """The texts of a column, or the pairs of two, with their keys; a key is empty where a text is.
+def text_cells(table: Table, columns: Sequence[str]) -> tuple[list[Any], list[str], list[Look]]:
+    """The texts of a column, or the pairs of two, with their keys; a key is empty where the look has a problem.
 
-    Raises: DataError: a cell is no text.
+    Raises: DataError: most of a column is no text.
     """
-    sides = [[_string(v, i, name) for v, i in zip(table.columns[name], table.ids, strict=True)] for name in columns]
-    if len(sides) == 1:
-        return sides[0], [_digest(text) if text.strip() else "" for text in sides[0]]
-    pairs = list(zip(*sides, strict=True))
-    return pairs, [_digest("\0".join(pair)) if all(map(str.strip, pair)) else "" for pair in pairs]
+    sides = [table.columns[name] for name in columns]
+    for name, values in zip(columns, sides, strict=True):
+        strange = [i for i, value in enumerate(values) if not isinstance(value, (str, type(None)))]
+        if len(strange) * 2 > len(values):
+            raise DataError(
+                "a text column holds something else",
+                saw=f"{table.ids[strange[0]]}, column {name}: {str(values[strange[0]])[:60]}",
+                allowed="texts",
+                do="name another column with --text",
+            )
+    looks = [Look(_trouble(cell)) for cell in zip(*sides, strict=True)]
+    texts = [["" if not isinstance(value, str) else value for value in values] for values in sides]
+    if len(texts) == 1:
+        cells: list[Any] = texts[0]
+        return cells, ["" if x.problem else _digest(cell) for cell, x in zip(cells, looks, strict=True)], looks
+    cells = list(zip(*texts, strict=True))
+    return cells, ["" if x.problem else _digest("\0".join(cell)) for cell, x in zip(cells, looks, strict=True)], looks
 
 
-def _string(value: Any, where: str, column: str) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    raise DataError(
-        "a text column holds something else",
-        saw=f"{where}, column {column}: {str(value)[:60]}",
-        allowed="texts",
-        do="name another column with --text",
-    )
+def _trouble(cell: Sequence[Any]) -> str:
+    """Why a text, or a pair of texts, cannot be used."""
+    if any(not isinstance(side, (str, type(None))) for side in cell):
+        return "its text is something else"
+    return "" if all(side and side.strip() for side in cell) else NO_TEXT
 
 
 def _digest(text: str) -> str:

@@ -11,7 +11,7 @@ from regraft.data.tables import Table
 from regraft.data.target import as_number, missing
 from regraft.errors import DataError, UsageError
 from regraft.kit import shelf
-from regraft.waist import Reading, Row
+from regraft.waist import Look, Reading, Row
 
 TARGETS = ("label", "labels", "target", "class", "y", "category", "sentiment", "intent", "score", "rating", "stars")
 SINGLE = ("text", "sentence", "content", "review")
@@ -47,11 +47,11 @@ class Roles:
 
 @dataclass(slots=True)
 class Made:
-    """Rows of a table with their targets as they stand there, the times of rows, and what was left out and why."""
+    """Rows of a table with their targets as they stand there, the times of rows; (position, why) of what is bad."""
 
     rows: list[Row] = field(default_factory=list)
     times: dict[str, Any] = field(default_factory=dict)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    bad: list[tuple[int, str]] = field(default_factory=list)
 
 
 def choose(table: Table, reading: Reading, files: str = "") -> Roles:
@@ -114,24 +114,25 @@ def rows(table: Table, roles: Roles) -> Made:
     names = [column_called(name, table) for name in roles.inputs]
     cells: Sequence[Any]
     keys: Sequence[str]
+    looks = table.looks
     if table.keys:
-        cells, keys, gone = table.columns[names[0]], table.keys, ""
+        cells, keys = table.columns[names[0]], table.keys
     elif roles.modality == TEXT:
-        cells, keys = text_cells(table, names)
-        gone = "have no text"
+        cells, keys, said = text_cells(table, names)
+        looks = table.looks or said
     else:
-        cells, keys = file_cells(table, names[0], roles.modality)
-        gone = f"name no {shelf.find('modalities', roles.modality).NOUN} that can be read"
+        cells, keys, looks = file_cells(table, names[0], roles.modality)
     made = Made()
     targets = table.columns[column_called(roles.target, table)]
     groups = _column(table, roles.group)
     facets = [_column(table, name) for name in roles.sensitive]
     for i, (name, key) in enumerate(zip(table.ids, keys, strict=True)):
+        seen = looks[i] if looks else Look()
         if not key:
-            made.left_out.setdefault(gone, []).append(name)
+            made.bad.append((i, seen.problem))
             continue
         of = tuple(facet[i] for facet in facets)
-        made.rows.append(Row(name, cells[i], targets[i], groups[i] if groups else "", key, of))
+        made.rows.append(Row(name, cells[i], targets[i], groups[i] if groups else "", key, of, seen))
     if roles.time:
         times = table.columns[column_called(roles.time, table)]
         made.times = dict(zip(table.ids, times, strict=True))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from regraft.data import columns, sources, split
+from regraft.data import columns, inspect, sources, split
 from regraft.data.cells import TEXT
 from regraft.data.columns import Made, Roles
 from regraft.data.sources import FILE, LABEL, Found
-from regraft.data.tables import Table
-from regraft.data.target import Meaning, meaning, target_of, valued
+from regraft.data.tables import Table, bad_row, together
+from regraft.data.target import Meaning, gaps, meaning, target_of, valued
 from regraft.data.times import as_times
 from regraft.errors import DataError, UsageError
 from regraft.kit import shelf
-from regraft.waist import Data, DataCard, Reading, Row, fingerprint
+from regraft.waist import Bad, Data, DataCard, Reading, Row, Seen, fingerprint
 
 MADE_SHARE = 0.2
 ORDER = ("train", "val", "test")
@@ -33,15 +33,17 @@ def open_data(source: Any, seed: int = 0, reading: Reading = GUESS) -> Data:
     """
     found = sources.find(source, reading)
     roles = _roles(found, reading)
-    noun = shelf.find("modalities", roles.modality).NOUN
-    notes = list(found.notes)
+    unread, told = together(found.tables.items())
+    notes, bad = [*found.notes, *told], [*found.bad, *unread]
     if not found.modality:
         notes.append(roles.note(list(found.tables["train"].columns)))
-    made = _made(found, roles, notes)
+    made = _made(found, roles, notes, bad)
     task = reading.task or ("classify" if found.modality else "")
     meant = meaning(roles.target, [row.y for row in made["train"].rows], task)
     notes += [meant.note] if meant.note else []
-    splits = _valued(found, made, meant, notes)
+    splits = _valued(found, made, meant, bad, notes)
+    inspect.refuse(bad, sum(map(len, splits.values())), reading.allow_bad)
+    notes += inspect.counted(bad)
     if reading.max_rows:
         _thin(splits, reading.max_rows, seed, notes)
     times = {}
@@ -50,23 +52,30 @@ def open_data(source: Any, seed: int = 0, reading: Reading = GUESS) -> Data:
     elif roles.time:
         notes.append(f"--time {roles.time} is not used: every split is given")
     notes += _make_missing(splits, seed, meant, roles, times)
-    if roles.group:
-        notes += _shared_groups(splits, roles.group)
-    notes += _repeats(splits, noun, meant)
     target = target_of(splits, meant, reading)
-    told = [(name, r.id, r.y, r.key, r.group, r.facets) for name in ORDER for r in splits[name]]
-    return Data(
+    notes += gaps(target, splits)
+    content = [(name, r.id, r.y, r.key, r.group, r.facets) for name in ORDER for r in splits[name]]
+    data = Data(
         name=found.name,
         modality=roles.modality,
         target=target,
         train=tuple(splits["train"]),
         val=tuple(splits["val"]),
         test=tuple(splits["test"]),
-        fingerprint=fingerprint(target, told),
+        fingerprint=fingerprint(target, content),
         notes=tuple(notes),
         columns=() if found.modality else roles.inputs,
         sensitive=roles.sensitive,
+        bad=tuple(bad),
     )
+    return replace(data, flags=inspect.flags_of(_seen(data, found, roles.group), "data"))
+
+
+def _seen(data: Data, found: Found, group: str) -> Seen:
+    """What flags may look at; a table's columns only where there is one."""
+    table = found.tables["train"]
+    columns = {} if found.modality else table.columns
+    return Seen(data, shelf.find("modalities", data.modality).NOUN, table.ids, columns, group)
 
 
 def card(data: Data) -> DataCard:
@@ -110,8 +119,8 @@ def _roles(found: Found, reading: Reading) -> Roles:
     return Roles(found.modality, (FILE,), LABEL)
 
 
-def _made(found: Found, roles: Roles, notes: list[str]) -> dict[str, Made]:
-    """The rows of every split, their targets not read yet; what is left out is noted."""
+def _made(found: Found, roles: Roles, notes: list[str], bad: list[Bad]) -> dict[str, Made]:
+    """The rows of every split, their targets not read yet; what cannot be used is added to `bad`."""
     made = {}
     for name in [name for name in ORDER if name in found.tables]:
         table, fitting = found.tables[name], roles
@@ -127,12 +136,11 @@ def _made(found: Found, roles: Roles, notes: list[str]) -> dict[str, Made]:
         elif lacking:
             raise _lacks(name, lacking, table)
         made[name] = columns.rows(table, fitting)
-        for why, ids in made[name].left_out.items():
-            notes.append(f"{name}: {len(ids):,} rows left out that {why}, such as {ids[0]}")
+        bad += [bad_row(table, name, i, why) for i, why in made[name].bad]
     if not made["train"].rows:
         raise DataError(
             "no row of training can be used",
-            saw="; ".join(notes[-1:]),
+            saw="; ".join(inspect.counted(bad)[-1:]),
             allowed="rows with an input",
             do="check the paths, or name other columns with --text or --image",
         )
@@ -165,8 +173,10 @@ def _lacks(name: str, lacking: Sequence[str], table: Table) -> DataError:
     )
 
 
-def _valued(found: Found, made: Mapping[str, Made], meant: Meaning, notes: list[str]) -> dict[str, list[Row]]:
-    """Splits of rows that have a target; what has none is noted."""
+def _valued(
+    found: Found, made: Mapping[str, Made], meant: Meaning, bad: list[Bad], notes: list[str]
+) -> dict[str, list[Row]]:
+    """Splits of rows that have a target; what has none is added to `bad`, unless nothing in a split has."""
     splits: dict[str, list[Row]] = {}
     for name in ORDER:
         splits[name], gone = valued(made[name].rows, meant) if name in made else ([], [])
@@ -177,8 +187,10 @@ def _valued(found: Found, made: Mapping[str, Made], meant: Meaning, notes: list[
                 allowed="rows with a target, to be scored by",
                 do=f"leave --{name} away: the split is then made of training rows",
             )
-        if gone:
-            notes.append(f"{name}: {len(gone):,} rows left out that have no {meant.name}, such as {gone[0]}")
+        if gone and name != "train" and not splits[name]:
+            notes.append(f"the {name} split is left out: none of its {len(gone):,} rows has a {meant.name}")
+        elif gone:
+            bad += inspect.without_target(found.tables[name], name, gone)
     return splits
 
 
@@ -225,36 +237,4 @@ def _make_missing(
         some = ", ".join(sorted(alone)[:5]) + (" …" if len(alone) > 5 else "")
         what = "group" if roles.group else "example"
         notes.append(f"{len(alone)} classes have a single {what} to share out, which stays in training: {some}")
-    return notes
-
-
-def _shared_groups(splits: Mapping[str, Sequence[Row]], column: str) -> list[str]:
-    where: dict[str, set[str]] = defaultdict(set)
-    for name, rows in splits.items():
-        for row in rows:
-            where[row.group].add(name)
-    where.pop("", None)
-    across = sorted(group for group, names in where.items() if len(names) > 1)
-    if not across:
-        return []
-    return [f"{len(across):,} of {len(where):,} groups of {column} stand in more than one split, such as {across[0]}"]
-
-
-def _repeats(splits: Mapping[str, Sequence[Row]], noun: str, meant: Meaning) -> list[str]:
-    """Equal content counted: across splits, and under different labels."""
-    seen: dict[str, list[tuple[str, Row]]] = defaultdict(list)
-    for name, rows in splits.items():
-        for row in rows:
-            seen[row.key].append((name, row))
-    across, conflict = [], []
-    for found in seen.values():
-        if len(found) > 1:
-            (name, first), pairs = found[0], found[1:]
-            across += [(first, row) for other, row in pairs if other != name][:1]
-            conflict += [(first, row) for _, row in pairs if row.y != first.y][:1]
-    notes = []
-    for cases, what in ((across, "stand in more than one split"), (conflict, "carry different labels")):
-        if cases and not (cases is conflict and meant.kind == "number"):
-            one, other = cases[0]
-            notes.append(f"{len(cases):,} {noun} {what}, such as {one.id} = {other.id}")
     return notes

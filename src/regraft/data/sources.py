@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from regraft.data import memory, read
-from regraft.data.cells import PROBED, TEXT, modality_of
+from regraft.data.cells import PROBED, TEXT, modality_of, seen
 from regraft.data.metadata import described
 from regraft.data.read import SPLITS
-from regraft.data.tables import ENDINGS, Table, read_table, table_files
+from regraft.data.tables import ENDINGS, Table, read_table, table_ending, table_files, table_stem
 from regraft.errors import DataError, near
-from regraft.kit import shelf
-from regraft.waist import Reading
+from regraft.kit import places, shelf
+from regraft.waist import Bad, Reading
 
 FILE, LABEL = "file", "label"
 """The columns that class folders are read as."""
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+ARCHIVES = (*places.ENDINGS, ".7z", ".rar", ".zst")
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Found:
     files: str = ""
     asked: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
 
 
 def find(source: Any, reading: Reading) -> Found:
@@ -71,17 +73,20 @@ def _splits(source: Mapping[Any, Any]) -> Found:
 
 
 def _path(path: Path, asked: Sequence[str]) -> Found:
-    if path.is_dir():
+    if places.is_dir(path):
         return _folder(path)
-    if not path.exists():
+    if not places.exists(path):
         raise _nothing_there(path)
-    if path.suffix.lower() not in ENDINGS or not path.is_file():
+    if places.is_archive(path) and path.suffix.lower() not in SHEETS and not table_ending(path):
+        return _archive(path)
+    if not (ending := table_ending(path)):
         raise _no_table(path)
-    name = path.resolve().parent.name if path.stem.lower() in SPLITS else path.stem
-    found = Found(name or path.stem, {"train": read_table(path)})
-    beside = _tables_by_split([p for p in table_files(path.parent) if p.suffix.lower() == path.suffix.lower()])
+    stem = table_stem(path)
+    name = path.resolve().parent.name if stem.lower() in SPLITS else stem
+    found = Found(name or stem, {"train": read_table(path)})
+    beside = _tables_by_split([p for p in table_files(path.parent) if table_ending(p) == ending])
     beside = {s: p for s, p in beside.items() if s in ("val", "test") and s not in asked and not p.samefile(path)}
-    if beside and SPLITS.get(path.stem.lower()) == "train":
+    if beside and SPLITS.get(stem.lower()) == "train":
         found.tables |= {split: read_table(p) for split, p in beside.items()}
         listed = ", ".join(f"{p.name} ({split})" for split, p in sorted(beside.items()))
         found.notes.append(f"splits beside {path.name} are taken: {listed}")
@@ -91,9 +96,17 @@ def _path(path: Path, asked: Sequence[str]) -> Found:
     return found
 
 
-def _folder(root: Path) -> Found:
+def _archive(path: Path) -> Found:
+    """What an archive holds, as if it were the folder of its name; what was left out of it is told first."""
+    root = read.unwrapped(path, ENDINGS)
+    found = _folder(root, places.stem(path))
+    found.notes[:0] = places.told(path)
+    return found
+
+
+def _folder(root: Path, name: str = "") -> Found:
     """A folder: metadata beside files comes before tables by split, these before a single table, then class folders."""
-    name = root.resolve().name
+    name = name or root.resolve().name
     if labelled := described(root):
         found = Found(name, labelled.tables, files=labelled.column, notes=[*labelled.notes])
         if "train" not in found.tables:
@@ -122,57 +135,63 @@ def _folder(root: Path) -> Found:
         table = read_table(tables[0], root)
         if not folders or any(modality_of(values, table) for values in table.columns.values()):
             return Found(name, {"train": table})
-    return _class_folders(root)
+    return _class_folders(root, name)
 
 
-def _class_folders(root: Path) -> Found:
+def _class_folders(root: Path, name: str) -> Found:
     modality = _modality(root)
     item = shelf.find("modalities", modality)
-    read_folders = read.class_folders(root, item.sniff)
-    left_out = list(read_folders.left_out)
-    found = Found(root.resolve().name, {}, modality)
-    for split, rows in read_folders.splits.items():
-        cells: list[Any] = [row[1] for row in rows]
-        if modality == TEXT:
-            cells = [_content(item.read, path) for path in cells]
-            left_out += [row[0] for row, text in zip(rows, cells, strict=True) if text is None]
-        keep = [i for i, cell in enumerate(cells) if cell is not None]
-        columns = {FILE: [cells[i] for i in keep], LABEL: [rows[i][2] for i in keep]}
+    listed = read.class_folders(root, partial(seen, modality=modality), item.ENDINGS)
+    found = Found(name, {}, modality, notes=listed.notes, bad=listed.bad)
+    for split, rows in listed.splits.items():
+        cells: list[Any] = [item.read(row[1]) if modality == TEXT else row[1] for row in rows]
+        columns = {FILE: cells, LABEL: [row[2] for row in rows]}
         keys = [] if modality == TEXT else [row[3] for row in rows]
-        found.tables[split] = Table([rows[i][0] for i in keep], columns, keys=keys)
-    if left_out:
-        some = ", ".join(left_out[:3]) + (" …" if len(left_out) > 3 else "")
-        found.notes.append(f"{len(left_out)} files left out, not {item.NOUN}: {some}")
+        found.tables[split] = Table([row[0] for row in rows], columns, keys=keys, looks=[row[4] for row in rows])
+    found.notes += _left_out(listed.left_out, item.NOUN)
     return found
 
 
-def _content(reader: Callable[[Path], str], path: Path) -> str | None:
-    try:
-        return reader(path)
-    except DataError:
-        return None
+def _left_out(names: Sequence[tuple[str, str]], noun: str) -> list[str]:
+    """What was left out, files that are no examples first, then folders; reasons are told once."""
+    notes = []
+    for kind, some in (
+        ("files", [n for n in names if n[0][-1] != "/"]),
+        ("folders", [n for n in names if n[0][-1] == "/"]),
+    ):
+        shown = ", ".join(f"{name} ({why})" if why else name for name, why in some[:3])
+        what = f"left out, not {noun}" if kind == "files" else "left out"
+        notes += [f"{len(some)} {kind} {what}: {shown}{' …' if len(some) > 3 else ''}"] if some else []
+    return notes
 
 
 def _modality(root: Path) -> str:
     """The first modality on the shelf that recognises most of the first files."""
-    first = [path for path, _ in zip(read.files(root), range(PROBED), strict=False)]
+    tree = read.Tree(root)
+    first = [path for path, _ in zip(tree.files(root), range(PROBED), strict=False)]
     for name in shelf.names("modalities"):
         sniff = shelf.find("modalities", name).sniff
         if first and sum(bool(sniff(path)) for path in first) * 2 >= len(first):
             return name
+    for name in shelf.names("modalities"):
+        endings = shelf.find("modalities", name).ENDINGS
+        if first and sum(path.suffix.lower() in endings for path in first) * 2 >= len(first):
+            return name  # named as such, though broken: each file is told with its reason
+    some = ", ".join(places.in_words(path.relative_to(root).as_posix()) for path in first[:3])
     if first and all(path.suffix.lower() in ENDINGS for path in first):
         raise DataError(
             "this folder holds folders of tables",
-            saw=f"{root}: " + ", ".join(path.relative_to(root).as_posix() for path in first[:3]),
+            saw=f"{places.in_words(root)}: {some}",
             allowed="one folder with tables",
             do=f"give one of them, such as {first[0].parent}",
         )
+    packed = first and all(path.name.lower().endswith(ARCHIVES) for path in first)
     nouns = ", ".join(shelf.find("modalities", name).NOUN for name in shelf.names("modalities"))
     raise DataError(
         "this folder holds nothing that regraft reads" if first else "this folder is empty",
-        saw=f"{root}: " + (", ".join(p.name for p in first[:3]) or "no files"),
+        saw="; ".join([f"{places.in_words(root)}: {some or 'no files'}", *tree.notes]),
         allowed=f"{nouns}, in a folder per class; or tables ({', '.join(ENDINGS)})",
-        do="check the path",
+        do="unpack what is in it, or give one of them" if packed else "check the path",
     )
 
 
@@ -182,7 +201,7 @@ def _modality(root: Path) -> str:
 def _tables_by_split(tables: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in tables:
-        split = SPLITS.get(path.stem.lower(), "")
+        split = SPLITS.get(table_stem(path).lower(), "")
         if split in found:
             raise DataError(
                 f"there are two tables for the {split} split",
@@ -205,7 +224,7 @@ def _by_column(found: Found) -> None:
     if "train" not in splits or "" in splits or len(set(splits)) < 2:
         return
     columns = {name: values for name, values in table.columns.items() if name != column}
-    rest = Table(table.ids, columns, table.folder, table.root, table.keys)
+    rest = replace(table, columns=columns)
     found.tables = {s: rest.only([i for i, split in enumerate(splits) if split == s]) for s in sorted(set(splits))}
     counts = ", ".join(f"{len(t.ids):,} {split}" for split, t in found.tables.items())
     found.notes.append(f"splits by the column {column}: {counts}")
@@ -239,22 +258,33 @@ def _asked(split: str, path: Path, found: Found) -> Table:
     found.notes += [f"--{split}: {note}" for note in other.notes]
     known = {name for there in found.tables.values() for name in there.ids}
     ids = [f"{split}/{name}" for name in table.ids] if known & set(table.ids) else table.ids
-    return Table(ids, table.columns, table.folder, table.root, table.keys)
+    found.bad += [replace(one, split=split) for one in other.bad]
+    return replace(table, ids=ids)
 
 
 # ---------------------------------------------------------------- refusals
 
 
 def _nothing_there(path: Path) -> DataError:
+    """The nearest name beside the first part of the path that is not there."""
+    while not places.exists(path.parent) and path.parent != path:
+        path = path.parent
     kind = "file" if path.suffix else "folder"
-    beside = [p.name for p in path.parent.iterdir() if p.is_dir() or kind == "file"] if path.parent.is_dir() else []
+    beside = [p.name for p in _beside(path.parent) if places.is_dir(p) or kind == "file"]
     guess = near(path.name, beside)
     return DataError(
         f"there is no such {kind}",
-        saw=str(path),
-        allowed=f"a folder of class folders, or a table ({', '.join(ENDINGS)})",
+        saw=places.in_words(path),
+        allowed=f"a folder of class folders, a zip or tar of one, or a table ({', '.join(ENDINGS)})",
         do=f"did you mean {path.parent / guess}?" if guess else "check the path",
     )
+
+
+def _beside(folder: Path) -> list[Path]:
+    try:
+        return places.listed(folder)
+    except OSError:
+        return []
 
 
 def _no_table(path: Path) -> DataError:
@@ -262,9 +292,11 @@ def _no_table(path: Path) -> DataError:
     what, do = "this file is no table that regraft reads", "give a table, or a folder with a folder per class"
     if ending in SHEETS:
         what, do = "spreadsheets are not read", "save the sheet as CSV"
-    elif ending in ARCHIVES:
-        what, do = "archives are not read", "unpack it and give the folder"
-    return DataError(what, saw=str(path), allowed=", ".join(ENDINGS), do=do)
+    elif packed := places.foreign(path):
+        what, do = f"archives of the kind {packed} are not read", "unpack it and give the folder, or make a zip of it"
+    elif path.name.lower().endswith(ARCHIVES):
+        what, do = "this is no archive, whatever its name says, or it is cut short", "fetch or make it again"
+    return DataError(what, saw=places.in_words(path), allowed=f"{', '.join(ENDINGS)}; zip and tar", do=do)
 
 
 def _no_training(saw: str, do: str) -> DataError:

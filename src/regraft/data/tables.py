@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from regraft.data.arrow import arrow_file
-from regraft.data.values import DECODER, check_names, from_json
+from regraft.data.decode import WAYS_OUT, content, decoded, kind_of, note_of
+from regraft.data.delimited import NOT_UTF8, Parsed, delimited
+from regraft.data.values import DECODER, from_json, is_utf8
 from regraft.errors import DataError
+from regraft.kit import places
+from regraft.waist import Bad, Look
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
+TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+ENDINGS = (*TEXTS, ".parquet", ".arrow")
+PACKED = (".gz", ".bz2", ".xz")
+"""A table of text may be packed, whether its name says so or not."""
+FIELD = 4 << 20
+"""A longer text is no cell."""
+NO_JSON, NO_OBJECT, TOO_LONG = "it is no JSON", "it is no JSON object", "it has a cell of more than 4 MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,9 @@ class Table:
     """Columns of equal length, and an id for every row; cells are text wherever text, numbers or truth values stood.
 
     A missing cell is None, in CSV an empty text. Paths in it are relative to `folder` and stay inside `root`; None
-    stands for wherever the program runs. `keys` are fingerprints of the rows' content where they are known already.
+    stands for wherever the program runs. `keys` and `looks` are fingerprints of the rows' content and what was seen of
+    it, where that is known already. `file` is the table's name, empty where each id is a file's; `bad` are rows and
+    files that cannot be read, in a split that is not known here; `notes` say what was decided on the way.
     """
 
     ids: Sequence[str]
@@ -30,27 +39,35 @@ class Table:
     folder: Path | None = None
     root: Path | None = None
     keys: Sequence[str] = ()
+    looks: Sequence[Look] = ()
+    file: str = ""
+    bad: Sequence[Bad] = ()
+    notes: Sequence[str] = ()
 
     def only(self, keep: Sequence[int]) -> Table:
         """The table with these rows alone."""
         columns = {name: [values[i] for i in keep] for name, values in self.columns.items()}
         keys = [self.keys[i] for i in keep if self.keys]
-        return Table([self.ids[i] for i in keep], columns, self.folder, self.root, keys)
+        looks = [self.looks[i] for i in keep if self.looks]
+        return replace(self, ids=[self.ids[i] for i in keep], columns=columns, keys=keys, looks=looks)
+
+
+def bad_row(table: Table, split: str, at: int, why: str) -> Bad:
+    """The row at position `at` as one that cannot be used: by the row that its id tells, or as a file."""
+    name = table.ids[at]
+    return Bad(split, table.file, int(name.rpartition(":")[2]), why) if table.file else Bad(split, name, 0, why)
 
 
 def read_table(path: Path, root: Path | None = None, name: str = "") -> Table:
     """Read one table file; ids are `<name>:<row from 1>`, by default with the file's stem.
 
-    Raises: DataError: not a table, not UTF-8, ragged, a name twice, or no rows; the file and the row are named.
+    Rows that cannot be read are left out and stand in `bad`; the others keep their numbers.
+
+    Raises: DataError: no table, two columns of one name, or no row that can be read.
     """
-    ending = path.suffix.lower()
+    file = path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.name
     try:
-        if ending in (".csv", ".tsv"):
-            columns = _delimited(path, _decoded(path), tab=ending == ".tsv")
-        elif ending in (".parquet", ".arrow"):
-            columns = arrow_file(path)
-        else:
-            columns = _json(path, _decoded(path))
+        parsed = _parsed(path, file)
     except OSError as error:
         raise DataError(
             "a table may not be read",
@@ -58,14 +75,22 @@ def read_table(path: Path, root: Path | None = None, name: str = "") -> Table:
             allowed="a file that you may read",
             do="change its permissions, or copy it",
         ) from error
-    if not columns or not len(next(iter(columns.values()))):
+    _leave_out_long(parsed)
+    if parsed.bad and not parsed.rows:
         raise DataError(
-            "a table has no rows",
-            saw=f"{path}" + (f" with the columns {', '.join(list(columns)[:8])}" if columns else ""),
-            allowed="a header and rows",
+            "a table has no row that can be read",
+            saw=f"{path}: {parsed.bad[0][1]}, in row {parsed.bad[0][0]} of {len(parsed.bad):,}",
+            allowed="rows with a cell for each name in the header",
             do="check how it was written",
         )
-    return make_table(columns, name or path.stem, path.parent, root or path.parent)
+    if not parsed.rows:
+        some = f" with the columns {', '.join(list(parsed.columns)[:8])}" if parsed.columns else ""
+        raise DataError(
+            "a table has no rows", saw=f"{path}{some}", allowed="a header and rows", do="check how it was written"
+        )
+    bad = tuple(Bad("", file, row, why) for row, why in sorted(parsed.bad))
+    ids = [f"{name or table_stem(path)}:{row}" for row in parsed.rows]
+    return Table(ids, parsed.columns, path.parent, root or path.parent, file=file, bad=bad, notes=tuple(parsed.notes))
 
 
 def make_table(columns: Mapping[str, Sequence[Any]], name: str, folder: Path | None, root: Path | None) -> Table:
@@ -74,94 +99,123 @@ def make_table(columns: Mapping[str, Sequence[Any]], name: str, folder: Path | N
     return Table([f"{name}:{i}" for i in range(1, rows + 1)], columns, folder, root)
 
 
-# ---------------------------------------------------------------- text files
+def table_ending(path: Path) -> str:
+    """The ending that says how a table is written, in small letters; "" for what is no table by its name.
+
+    >>> table_ending(Path("a.CSV")), table_ending(Path("a.csv.gz")), table_ending(Path("a.gz"))
+    ('.csv', '.csv', '')
+    """
+    ending = path.suffix.lower()
+    if ending in PACKED:
+        ending = Path(path.stem).suffix.lower()
+        return ending if ending in TEXTS else ""
+    return ending if ending in ENDINGS else ""
 
 
-def _decoded(path: Path) -> str:
-    raw = path.read_bytes()
+def table_stem(path: Path) -> str:
+    """A table's name without its endings.
+
+    >>> table_stem(Path("data/train.csv.gz"))
+    'train'
+    """
+    return Path(path.stem).stem if path.suffix.lower() in PACKED and table_ending(path) else path.stem
+
+
+def together(tables: Iterable[tuple[str, Table]]) -> tuple[list[Bad], list[str]]:
+    """What cannot be read in tables of these splits, and their notes; tables that were cut from one share theirs."""
+    bad: list[Bad] = []
+    known: list[Sequence[Bad]] = []
+    notes: dict[str, None] = {}
+    for split, table in tables:
+        notes |= dict.fromkeys(table.notes)
+        if not any(table.bad is other for other in known):
+            known.append(table.bad)
+            bad += [replace(one, split=split) for one in table.bad]
+    return bad, list(notes)
+
+
+def _leave_out_long(parsed: Parsed) -> None:
+    long = {
+        i for cells in parsed.columns.values() for i, v in enumerate(cells) if isinstance(v, str) and len(v) > FIELD
+    }
+    if long:
+        parsed.bad += [(parsed.rows[i], TOO_LONG) for i in long]
+        keep = [i for i in range(len(parsed.rows)) if i not in long]
+        parsed.rows = [parsed.rows[i] for i in keep]
+        parsed.columns = {name: [cells[i] for i in keep] for name, cells in parsed.columns.items()}
+
+
+def _parsed(path: Path, file: str) -> Parsed:
+    ending = table_ending(path)
+    if ending not in TEXTS:
+        columns = arrow_file(path)
+        return Parsed(columns, list(range(1, len(next(iter(columns.values()), ())) + 1)))
+    raw = content(path)
+    if kind := kind_of(raw):
+        raise _another_kind(path, kind, WAYS_OUT.get(kind, "check what the file is"))
+    text, encoding = decoded(raw, str(path))
+    if ending in (".csv", ".tsv"):
+        if _is_json(text):
+            raise _another_kind(path, "JSON", "rename it to .jsonl, or to .json if it is a list")
+        parsed = delimited(text, file, tab=ending == ".tsv")
+    else:
+        parsed = _json(path, text)
+    parsed.notes[:0] = note_of(encoding, file)
+    return parsed
+
+
+def _another_kind(path: Path, kind: str, do: str) -> DataError:
+    return DataError(f"behind the ending of a table is {kind}", saw=str(path), allowed=", ".join(ENDINGS), do=do)
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def _is_json(text: str) -> bool:
+    """Whether text that should be delimited begins with an object, or with a list of them."""
+    begin = text[:4096].lstrip()
+    if begin.startswith("["):
+        return begin[1:].lstrip().startswith("{")
+    if not begin.startswith("{"):
+        return False
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            "a table is not UTF-8",
-            saw=f"{path}, line {raw[: error.start].count(10) + 1}: the byte 0x{raw[error.start]:02x}",
-            allowed="UTF-8, with or without a byte order mark",
-            do="save it as UTF-8",
-        ) from error
-    if "\0" in text:
-        raise DataError(
-            "a table holds NUL bytes",
-            saw=f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}",
-            allowed="text",
-            do="save it again as UTF-8 text: it may be UTF-16, or no text at all",
-        )
-    return text
+        return isinstance(DECODER.decode(text.lstrip().split("\n", 1)[0].strip()), dict)
+    except (ValueError, RecursionError):
+        return begin[1:].lstrip().startswith('"')
 
 
-def _delimited(path: Path, text: str, *, tab: bool) -> dict[str, list[Any]]:
-    """A delimited file; quotes are taken as they stand in a TSV that does not fit together otherwise."""
-    header = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = "\t" if tab else "," if "," in header else max(";\t", key=header.count)
-    if delimiter not in header:
-        delimiter = "\t" if tab else ","
-    try:
-        rows = _rows(path, text, delimiter, csv.QUOTE_MINIMAL)
-    except DataError:
-        if delimiter != "\t":
-            raise
-        rows = _rows(path, text, delimiter, csv.QUOTE_NONE)
-    if not rows:
-        return {}
-    names = [name.strip() or f"column {i}" for i, name in enumerate(rows[0], 1)]
-    check_names(names, str(path))
-    return {name: [row[i] for row in rows[1:]] for i, name in enumerate(names)}
-
-
-def _rows(path: Path, text: str, delimiter: str, quoting: int) -> list[list[str]]:
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a long text is no mistake
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
-    try:
-        rows = [row for row in reader if row and (len(row) > 1 or row[0].strip())]
-    except csv.Error as error:
-        raise DataError(
-            "a table cannot be read to its end",
-            saw=f"{path}, line {reader.line_num}: {error}",
-            allowed="quotes that are closed, and doubled inside a quoted cell",
-            do="mend that line",
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    width = len(rows[0]) if rows else 0
-    bad = next((i for i, row in enumerate(rows) if len(row) != width), None)
-    if bad is not None:
-        raise DataError(
-            "a row has more or fewer cells than the header",
-            saw=f"{path}, row {bad}: {len(rows[bad])} cells, {width} in the header",
-            allowed="the same number in every row",
-            do="quote cells that hold the delimiter, or mend that row",
-        )
-    return rows
-
-
-def _json(path: Path, text: str) -> dict[str, list[Any]]:
+def _json(path: Path, text: str) -> Parsed:
     """Objects as a list or as lines; a column is every name that stands in any of them."""
-    parts = [text] if text.lstrip().startswith("[") else text.split("\n")
-    objects: list[Any] = []
-    for line, part in enumerate(parts, 1):
-        try:
-            objects += [DECODER.decode(part.strip())] if part.strip() else []
-        except (ValueError, RecursionError) as error:
-            raise _no_objects(path, line, str(error)) from error
-    if len(parts) == 1 and objects and isinstance(objects[0], list):
-        objects = objects[0]
-    for at, found in enumerate(objects, 1):
-        if not isinstance(found, dict):
-            raise _no_objects(path, at, f"{type(found).__name__} {str(found)[:40]!r}")
-    names = list(dict.fromkeys(name for found in objects for name in found))
-    columns = {name: [from_json(found.get(name)) for found in objects] for name in names}
+    whole = text.lstrip().startswith("[")
+    entries: list[Any] = []
+    if whole:
+        entries = _decode(text)
+        if isinstance(entries, str):
+            raise _no_objects(path, 1, entries)
+    else:
+        entries = [NOT_UTF8 if not is_utf8(line) else _decode(line) for line in text.split("\n") if line.strip()]
+    made, found = Parsed(), []
+    for number, entry in enumerate(entries, 1):
+        if isinstance(entry, dict) and (not whole or is_utf8(str(entry))):
+            made.rows.append(number)
+            found.append(entry)
+        else:
+            made.bad.append((number, entry if entry in (NO_JSON, NOT_UTF8) else NO_OBJECT))
+    if entries and not any(isinstance(entry, dict) for entry in entries):
+        raise _no_objects(path, 1, text.strip()[:40])
+    names = list(dict.fromkeys(name for entry in found for name in entry))
+    made.columns = {name: [from_json(entry.get(name)) for entry in found] for name in names}
     if "\\ud" in text.lower():  # half of a pair is no character: nothing later could encode it
-        columns = {name: [_whole(value) for value in values] for name, values in columns.items()}
-    return columns
+        made.columns = {name: [_mended(value) for value in values] for name, values in made.columns.items()}
+    return made
+
+
+def _decode(text: str) -> Any:
+    """What JSON says; the text NO_JSON where it is none."""
+    try:
+        return DECODER.decode(text.strip())
+    except (ValueError, RecursionError):
+        return NO_JSON
 
 
 def _no_objects(path: Path, at: int, saw: str) -> DataError:
@@ -173,10 +227,10 @@ def _no_objects(path: Path, at: int, saw: str) -> DataError:
     )
 
 
-def _whole(value: Any) -> Any:
+def _mended(value: Any) -> Any:
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
 
 
 def table_files(folder: Path) -> list[Path]:
     """The table files right in a folder, by their endings, in sorted order."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and p.is_file() and p.name[0] != ".")
+    return [p for p in places.listed(folder) if table_ending(p) and places.is_file(p) and p.name[0] != "."]

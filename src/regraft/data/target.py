@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from regraft.data.values import listed
@@ -19,17 +19,24 @@ MOST_NUMBERED = 20
 """A target with more different numbers is a regression."""
 LARGEST = 1e30
 """Networks reckon in float32."""
+GAPS = ("na", "n/a", "#n/a", "<na>", "nan", "null", "none")
+"""Labels that other programs write where there is none."""
+ODD = 0.01
+"""A column of numbers may have so many values that are none."""
+_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}( .*)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*)?(?:\.\d*)?(?:[eE][+-]?\d+)?", re.ASCII)
 _ORDER = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """How a target column is read; `note` says it where it could be read otherwise."""
+    """How a target column is read; `note` says it where it could be read otherwise. `comma` stands for a point."""
 
     name: str
     kind: TargetKind
     note: str = ""
+    comma: bool = False
 
 
 def as_number(text: str) -> float | None:
@@ -70,25 +77,53 @@ def meaning(name: str, values: Sequence[Any], task: str) -> Meaning:
             do="name another column with --target",
         )
     if wanted:
-        return Meaning(name, wanted)
+        return read_as(name, wanted, present)
     if _several(present):
         return Meaning(
             name, "multi", f"target {name} has several labels in a row (--task classify makes classes of it)"
         )
-    numbers = {as_number(v) for v in present if isinstance(v, str)}
-    if None in numbers:
+    as_numbers = read_as(name, "number", present)
+    read = [as_number(v.replace(",", ".") if as_numbers.comma else v) for v in present if isinstance(v, str)]
+    numbers = {value for value in read if value is not None}
+    said = f"target {name} has {len(numbers):,} distinct numbers: "
+    odd = read.count(None)
+    if len(numbers) > MOST_NUMBERED and odd <= ODD * len(read):
+        said += f"a regression{as_numbers.note and ', ' + as_numbers.note.partition(': ')[2]}"
+        return replace(as_numbers, note=said + " (--task classify makes classes of them)")
+    if odd:
         _refuse_free_text(name, present)
         return Meaning(name, "class")
-    many = len(numbers) > MOST_NUMBERED
-    said = f"target {name} has {len(numbers):,} distinct numbers: "
-    if many:
-        return Meaning(name, "number", said + "a regression (--task classify makes classes of them)")
     return Meaning(name, "class", said + "classes (--task regress takes them as numbers)")
+
+
+def read_as(name: str, kind: TargetKind, values: Sequence[Any]) -> Meaning:
+    """The column `name` with values of this kind; numbers may be written with decimal commas, which is then said.
+
+    1,234 may stand for a thousand: where all have three digits behind the comma, none is taken for a decimal one.
+
+    >>> read_as("price", "number", ["3,5", "12"]).comma, read_as("price", "number", ["1,234", "12"]).comma
+    (True, False)
+    """
+    some = [v.strip() for v in values if isinstance(v, str)]
+    commas = [v for v in some if _COMMA.fullmatch(v)]
+    fit = bool(commas) and not any("." in v and as_number(v) is not None for v in some)
+    if kind != "number" or not fit or all(re.fullmatch(r"[+-]?\d{1,3},\d{3}", v) for v in commas):
+        return Meaning(name, kind)
+    first = commas[0]
+    return Meaning(name, kind, f"target {name}: decimal commas, {first} is {first.replace(',', '.')}", comma=True)
 
 
 def _refuse_free_text(name: str, values: Sequence[str]) -> None:
     """Refuse a column where most values stand once: no classes can be learned from it."""
     distinct = len(set(values))
+    dates = sum(bool(_DATE.fullmatch(v.strip())) for v in values if isinstance(v, str))
+    if distinct > MOST_NUMBERED and dates > 0.95 * len(values):
+        raise DataError(
+            "a target column holds dates",
+            saw=f"{name}: {distinct:,} different ones in {len(values):,} rows, such as {values[0]}",
+            allowed="labels that stand in several rows, or numbers",
+            do="name another column with --target; --time names the column by which splits are cut",
+        )
     if distinct > MOST_NUMBERED and distinct * 2 > len(values):
         raise DataError(
             "a target column looks like free text",
@@ -98,28 +133,59 @@ def _refuse_free_text(name: str, values: Sequence[str]) -> None:
         )
 
 
-def valued(rows: Sequence[Row], meant: Meaning) -> tuple[list[Row], list[str]]:
-    """Rows with their targets as labels, tuples of labels or numbers; and the ids of those that have none.
+def valued(rows: Sequence[Row], meant: Meaning) -> tuple[list[Row], list[tuple[str, str]]]:
+    """Rows with their targets as labels, tuples of labels or numbers; and of the others their ids and why.
 
-    Raises: DataError: a number was asked for and something else stands there.
+    Raises: DataError: there are targets, and none of them is of the kind that is wanted.
     """
-    read = {"class": _label, "multi": _labels, "number": _value}[meant.kind]
     known: dict[str, Any] = {}
-    kept, gone = [], []
+    kept: list[Row] = []
+    gone: list[tuple[str, str]] = []
+    strange: Row | None = None
     for row in rows:
         try:
             y = known[row.y]
         except (KeyError, TypeError):
-            y = read(row, meant.name)
+            y = _read(row.y, meant)
             if isinstance(row.y, str):
                 known[row.y] = y
-        if y is None:
-            gone.append(row.id)
+        if y is None and not missing(row.y):
+            gone.append((row.id, f"its {meant.name} is {_WANTED[meant.kind][1]}"))
+            strange = strange or row
+        elif y is None:
+            gone.append((row.id, f"it has no {meant.name}"))
         else:
-            kept.append(Row(row.id, row.cell, y, row.group, row.key, row.facets))
+            kept.append(replace(row, y=y))
+    if strange and not kept:
+        raise _none_fits(strange, meant)
     if meant.kind == "multi" and not any(row.y for row in kept):
-        return [], gone + [row.id for row in kept]  # no label in the whole split: it is not labelled
+        return [], gone + [(row.id, f"it has no {meant.name}") for row in kept]  # no label: the split is not labelled
     return kept, gone
+
+
+_WANTED = {
+    "class": ("a class is wanted and something else stands there", "no label", "one label in a row"),
+    "multi": ("a target is no list of labels", "no list of labels", 'lists, such as ["a", "b"], or a|b'),
+    "number": ("a target is no number", "no number", "finite numbers, such as 3, -0.5 or 1e-3"),
+}
+"""For each kind of target what to say of all that is none, of one that is none, and what is allowed."""
+
+
+def _none_fits(row: Row, meant: Meaning) -> DataError:
+    what, _, allowed = _WANTED[meant.kind]
+    do = "use --task multilabel" if isinstance(row.y, list) else "use --task classify, or another column with --target"
+    return DataError(what, saw=f"{row.id}, column {meant.name}: {str(row.y)[:60]!r}", allowed=allowed, do=do)
+
+
+def gaps(target: Target, splits: Mapping[str, Sequence[Row]]) -> list[str]:
+    """What to say of labels that may have been meant as gaps: they are classes as they stand."""
+    odd = [label for label in target.labels if label.lower() in GAPS]
+    rows = (
+        [row.y if isinstance(row.y, tuple) else (row.y,) for split in splits.values() for row in split] if odd else []
+    )
+    return [
+        f"label {label!r} stands in {sum(label in ys for ys in rows):,} rows and is taken as a class" for label in odd
+    ]
 
 
 def target_of(splits: Mapping[str, Sequence[Row]], meant: Meaning, reading: Reading) -> Target:
@@ -224,7 +290,8 @@ def _several(values: Sequence[Any]) -> bool:
     if any(isinstance(v, list) for v in values):
         return True
     distinct = set(values)
-    if all(v.lstrip().startswith("[") and listed(v) is not None for v in distinct):
+    lists = [v for v in values if v.lstrip().startswith("[")]
+    if len(lists) == len(values) and sum(listed(v) is None for v in lists) <= ODD * len(values):
         return True
     parts = [[part.strip() for part in v.split("|")] for v in distinct]
     joined = any(len(found) > 1 and all(found) for found in parts)
@@ -241,40 +308,28 @@ def _clean(label: str) -> str:
     return unicodedata.normalize("NFC", label).strip()
 
 
-def _label(row: Row, name: str) -> str | None:
-    if missing(row.y):
+def _read(value: Any, meant: Meaning) -> Any:
+    """A value as what is wanted; None where it is none."""
+    if meant.kind == "multi":
+        return _labels(value)
+    if missing(value) or not isinstance(value, str):
         return None
-    if not isinstance(row.y, str):
-        raise DataError(
-            "a class is wanted and something else stands there",
-            saw=f"{row.id}, column {name}: {str(row.y)[:60]}",
-            allowed="one label in a row",
-            do="use --task multilabel" if isinstance(row.y, list) else "mend that row",
-        )
-    return _clean(row.y)
+    return _clean(value) if meant.kind == "class" else _value(value.replace(",", ".") if meant.comma else value)
 
 
-def _labels(row: Row, name: str) -> tuple[str, ...] | None:
-    if row.y is None:
+def _labels(value: Any) -> tuple[str, ...] | None:
+    if value is None:
         return None
-    found = row.y if isinstance(row.y, list) else listed(str(row.y))
-    if found is None:
-        found = str(row.y).split("|")
-    return tuple(sorted({_clean(str(label)) for label in found if label is not None} - {""}))
-
-
-def _value(row: Row, name: str) -> float | None:
-    if missing(row.y):
+    found = value if isinstance(value, list) else listed(str(value))
+    if found is None and str(value).lstrip().startswith("["):
         return None
+    labels = str(value).split("|") if found is None else found
+    return tuple(sorted({_clean(str(label)) for label in labels if label is not None} - {""}))
+
+
+def _value(text: str) -> float | None:
     try:
-        value = float(row.y) if isinstance(row.y, str) and "_" not in row.y else math.nan
+        value = float(text) if "_" not in text else math.nan
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(
-            "a target is no number",
-            saw=f"{row.id}, column {name}: {str(row.y)[:60]!r}",
-            allowed="finite numbers, such as 3, -0.5 or 1e-3",
-            do="mend that row, or use --task classify",
-        )
-    return value
+        return None
+    return value if math.isfinite(value) else None

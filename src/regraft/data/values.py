@@ -65,6 +65,15 @@ def from_json(value: Any) -> Any:
     return [from_json(entry) for entry in value] if isinstance(value, list) else value
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: no half of a surrogate pair stands in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _text(value: Any) -> Any:
     """One value as text; lists of values as lists of text; what is a picture or an object as it is."""
     kind = type(value)

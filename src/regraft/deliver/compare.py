@@ -215,7 +215,7 @@ def _predicted(side: Side) -> np.ndarray:
 
     Raises: UsageError: the file is gone, damaged, or of other rows.
     """
-    path = side.path / side.winner.predictions
+    path = store.Folder(side.path).vouched(side.winner.predictions)
     try:
         made: np.ndarray = load_file(path)["test"]
     except (OSError, SafetensorError, KeyError) as error:

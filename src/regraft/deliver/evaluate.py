@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from regraft.data import columns, sources
+from regraft.data import columns, inspect, sources
 from regraft.data.columns import Roles
 from regraft.data.open import GUESS, ORDER
 from regraft.data.sources import FILE, LABEL, Found
 from regraft.data.split import thin
 from regraft.data.tables import Table as Sheet
-from regraft.data.target import Meaning, valued
+from regraft.data.tables import bad_row, together
+from regraft.data.target import read_as, valued
 from regraft.deliver import runs
 from regraft.deliver.model import open_model
 from regraft.engine.predict import score
@@ -152,8 +153,11 @@ def _rows(
         )
     noun = shelf.find("modalities", told.modality).NOUN
     rows: list[Row] = []
-    taken, notes = [], []
-    for name in names or [name for name in ORDER if name in found.tables]:
+    taken = []
+    names = names or [name for name in ORDER if name in found.tables]
+    unread, notes = together([(name, found.tables[name]) for name in names])
+    bad = [*(one for one in found.bad if one.split in names), *unread]
+    for name in names:
         table = found.tables[name]
         roles = _roles(table, found, told, reading)
         if roles.modality != told.modality or (told.columns and len(roles.inputs) != len(told.columns)):
@@ -164,11 +168,12 @@ def _rows(
                 do="give data of that kind, or name its columns with --text or --image",
             )
         made = columns.rows(table, roles)
-        kept, gone = valued(made.rows, Meaning(roles.target, told.target.kind))
-        left = {**made.left_out, **({f"have no {roles.target}": gone} if gone else {})}
-        notes += [f"{name}: {len(ids):,} rows left out that {why}, such as {ids[0]}" for why, ids in left.items()]
+        kept, gone = valued(made.rows, read_as(roles.target, told.target.kind, [row.y for row in made.rows]))
+        bad += [bad_row(table, name, i, why) for i, why in made.bad]
+        bad += inspect.without_target(table, name, gone)
         rows += kept
         taken.append((name, len(kept)))
+    notes += inspect.counted(bad)
     if not rows:
         raise DataError(
             "no row can be scored",

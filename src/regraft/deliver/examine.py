@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 12
 PAIRS = 500
+SIDE_BY_SIDE = 3
 
 
 def examine(task: Task, data: Data, outputs: Tensor) -> Examined:
@@ -34,6 +36,27 @@ def examine(task: Task, data: Data, outputs: Tensor) -> Examined:
     >>> found.confusion, [(e.id, e.y, e.said) for e in found.examples]
     (((1, 0), (1, 0)), [('2', 'dog', 'cat')])
     """
+    return replace(_examined(task, data, outputs), alike=alike(data))
+
+
+def alike(data: Data) -> tuple[Example, ...]:
+    """The rows that the first finding about the data names to be seen beside each other, as a reader sees them."""
+    wanted = next((flag.shown for flag in data.flags if flag.shown), ())
+    rows = {
+        row.id: (split, row)
+        for split in ("train", "val", "test")
+        for row in (getattr(data, split) if wanted else ())
+        if row.id in wanted
+    }
+    found = []
+    for split, row in (rows[name] for name in wanted[:SIDE_BY_SIDE] if name in rows):
+        y = ", ".join(row.y) if isinstance(row.y, tuple) else str(row.y)
+        found.append(_example(data, row, y, split, 0.0))
+    return tuple(found)
+
+
+def _examined(task: Task, data: Data, outputs: Tensor) -> Examined:
+    """What was right and wrong, by the kind of target."""
     decoded, labels = task.decode(outputs), data.target.labels
     truth = task.encode([row.y for row in data.test]).numpy()
     if data.target.kind == "number":

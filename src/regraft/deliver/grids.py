@@ -12,6 +12,7 @@ from regraft.waist import Epoch, Examined, Phase, Plan, Trial
 MOST_CLASSES = 20
 MOST_PAIRS = 15
 MOST_EPOCHS = 400
+MOST_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +325,27 @@ def checks(story: Story) -> Grid:
             head=("check", "status", "finding", "advice"),
             rows=tuple((f.check, f.status, clean(f.evidence), clean(f.advice)) for f in story.verdict.findings),
         )
+    )
+
+
+def flags(story: Story) -> Grid:
+    """What was found about the data, warnings first."""
+    order = sorted(story.flags, key=lambda flag: flag.status != "warn")
+    return Grid(
+        caption="What was found about the data before anything was trained on it. A warning means that the scores, or "
+        "what is learned, may be wrong.",
+        head=("what", "status", "count", "such as", "what to do"),
+        rows=tuple(
+            (
+                brief(flag.text, 300),
+                clean(flag.status),
+                f"{flag.count:,} of {flag.of:,}",
+                "; ".join(brief(one, 120) for one in flag.examples[:MOST_EXAMPLES]),
+                brief(flag.advice, 300),
+            )
+            for flag in order
+        ),
+        right=(2,),
     )
 
 

@@ -11,40 +11,80 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from regraft.errors import DataError, UsageError
+from regraft.waist import Bad
 
 if TYPE_CHECKING:
     from regraft.deliver.model import Model
 
 
-def expand(cells: Any, modality: ModuleType, columns: Sequence[str] = ()) -> list[tuple[str, Any]]:
-    """(name, cell) pairs: folders become the files in them that the modality reads, tables their rows.
+def expand(
+    cells: Any,
+    modality: ModuleType,
+    columns: Sequence[str] = (),
+    left_out: list[Bad] | None = None,
+    notes: list[str] | None = None,
+) -> list[tuple[str, Any]]:
+    """(name, cell) pairs: folders and archives become the files in them that the modality reads, tables their rows.
 
-    Raises: UsageError: nothing is left, a path does not exist, or a text stands where a pair is wanted.
+    A folder without such files and with a single table becomes that table's rows. What cannot be read of folders and
+    tables is added to `left_out`, and to `notes` what is worth knowing of how they were read.
+
+    Raises: DataError: something cannot be read and there is nothing to add it to. UsageError: nothing is left, a path
+    does not exist, or a text stands where a pair is wanted.
     """
-    from regraft.data import tables
-    from regraft.data.cells import read_cells
-    from regraft.data.read import files
+    from regraft.data import inspect, tables
+    from regraft.data.cells import read_cells, seen
+    from regraft.data.read import Tree
+    from regraft.kit import places
 
+    notes = [] if notes is None else notes
     many = list(cells) if isinstance(cells, (list, Sequence)) and not isinstance(cells, (str, tuple)) else [cells]
+    kind = modality.__name__.rpartition(".")[2]
     found: list[tuple[str, Any]] = []
+    bad: list[Bad] = []
     for i, cell in enumerate(many):
         if (isinstance(cell, str) and modality.LITERAL) or not isinstance(cell, (str, Path)):
             _fits(cell, modality, columns)
             found.append((str(i), cell))
-        elif is_there(Path.is_dir, cell):
-            known = [p for p in files(Path(cell)) if modality.sniff(p)]
+            continue
+        path, sheets = Path(cell), [Path(cell)]
+        packed = not tables.table_ending(path) and places.is_archive(path)
+        if packed or places.is_dir(path):
+            tree = Tree(path)
+            inside = list(tree.files(path))
+            known = [p for p in inside if modality.sniff(p)]
             for one in known[:1]:
                 _fits(one, modality, columns)
-            found += [(str(p), p) for p in known]
-        elif is_there(Path.is_file, cell) and Path(cell).suffix.lower() in tables.ENDINGS:
-            found += read_cells(Path(cell), columns, modality.__name__.rpartition(".")[2])
-        elif is_there(Path.is_file, cell):
-            _fits(Path(cell), modality, columns)
-            found.append((str(cell), Path(cell)))
-        else:
-            raise UsageError("there is no such file or folder", saw=str(cell), do="check the path")
+            for p, (key, look) in zip(known, seen(known, kind), strict=True):
+                if key:
+                    found.append((places.in_words(p), p))
+                else:
+                    bad.append(Bad("", places.in_words(p), 0, look.problem))
+            notes += [*(places.told(path) if packed else ()), *tree.notes]
+            sheets = [] if known else [p for p in inside if tables.table_ending(p)]
+        elif not places.is_file(path):
+            raise UsageError("there is no such file or folder", saw=places.in_words(path), do="check the path")
+        elif not tables.table_ending(path):
+            _fits(path, modality, columns)
+            found.append((places.in_words(path), path))
+            sheets = []
+        if len(sheets) == 1:
+            good, broken, told = read_cells(sheets[0], columns, kind)
+            found, bad = found + good, bad + broken
+            notes += told
+    if bad and (left_out is None or not found):
+        raise DataError(
+            f"{len(bad):,} of {len(found) + len(bad):,} files and rows cannot be read",
+            saw="; ".join(inspect.counted(bad)[: inspect.SHOWN]),
+            allowed=modality.NOUN,
+            do="mend or remove them",
+        )
+    if left_out is not None:
+        left_out += bad
     if not found:
-        raise UsageError(f"there are no {modality.NOUN} to predict", saw=", ".join(map(str, many)) or "nothing")
+        raise UsageError(
+            f"there are no {modality.NOUN} to predict", saw=", ".join(map(places.in_words, many)) or "nothing"
+        )
     return found
 
 

@@ -15,7 +15,7 @@ from regraft.engine.cache import Table, Trunk
 from regraft.engine.predict import Graft, outputs, sides
 from regraft.errors import ModelError
 from regraft.kit import hardware, shelf, store
-from regraft.waist import Bundle, Row, Task
+from regraft.waist import Bad, Bundle, Row, Task
 
 
 @dataclass(slots=True)
@@ -62,18 +62,22 @@ class Model:
         hardware.settle(hardware.threads())
         return cls(folder, told.target.labels, told.columns, told, Graft(view, native), task)
 
-    def predict(self, cells: Any) -> list[dict[str, Any]]:
+    def predict(
+        self, cells: Any, left_out: list[Bad] | None = None, notes: list[str] | None = None
+    ) -> list[dict[str, Any]]:
         """A dictionary per cell: `id` and the task's answer (`label`, `confidence`, `probabilities`; `value`, `low` …).
 
         Args:
             cells: A `Path` (a file, a folder with everything in it that the model reads, a table with the columns of
                 training), a picture, an array, a text, a tuple of two texts, or a list of these. A string is a text for
                 a model of texts, and a path for a model of pictures.
-        Raises: DataError: a cell cannot be read; it is named. UsageError: nothing was given, or a table lacks a column.
+            left_out: Takes the files of folders and rows of tables that cannot be read; they get no answer.
+            notes: Takes what is worth knowing of how tables were read.
+        Raises: DataError: a cell cannot be read, and is not to be left out; it is named. UsageError: nothing was given,
+            or a table lacks a column.
         """
-
         item = shelf.find("modalities", self.told.modality)
-        rows = [Row(name, cell, None, "", name) for name, cell in expand(cells, item, self.columns)]
+        rows = [Row(name, cell, None, "", name) for name, cell in expand(cells, item, self.columns, left_out, notes)]
         answers = self._task.answers(self.outputs(rows), dict(self.told.calibration))
         return [{"id": row.id, **answer} for row, answer in zip(rows, answers, strict=True)]
 

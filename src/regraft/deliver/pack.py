@@ -19,7 +19,7 @@ from regraft.engine.predict import Graft, outputs, sides
 from regraft.errors import RegraftError
 from regraft.kit import durable, hardware, shelf
 from regraft.planner.course import Course
-from regraft.waist import Bundle, Data, MachineCard, Row, Trial, plain
+from regraft.waist import Bundle, Data, MachineCard, Row, Trial
 
 GOLDEN_SEED = 20
 TOLERANCE = 1e-4
@@ -46,7 +46,8 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
     number = 1 + max((int(p.name[7:]) for p in run.glob("bundle-*") if p.name[7:].isdigit()), default=0)
     final = run / f"bundle-{number}"
     apart = course.sides(graft.view)
-    with durable.folder(final) as part:
+    size = sum(t.numel() * t.element_size() for t in graft.view.module.state_dict().values())
+    with durable.folder(final, size) as part:
         opening = graft.view.export(task.fold(graft.head), data.target, str(part))
         wanted = golden(graft, machine.micro_batch, apart)
         durable.write(part / "README.md", report.model_card(trial, data, base, opening).encode("utf-8", "replace"))
@@ -70,7 +71,7 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
             columns=data.columns,
             calibration=trial.calibration,
         )
-        durable.write_json(part / bundles.NAME, plain(bundle))
+        bundles.write(part, bundle)
         rows = _shown(data) if tried else []
         table = (
             Table(Trunk(graft.view, 0, course.encoder_of(graft.view), machine.micro_batch), rows, None, apart)
@@ -124,8 +125,10 @@ def _self_test(
     if tried:
         file = part / GOLDEN
         durable.fill(file, save({f"{i}/{name}": t for i, batch in enumerate(batches) for name, t in batch.items()}))
-        made, told = native.run(bundle.opening, str(part), str(file), apart, cells, machine.threads)
-        durable.remove(file)
+        given = _portable(part, bundle.modality, cells)
+        made, told = native.run(bundle.opening, str(part), str(file), apart, given, machine.threads)
+        for path in (file, *(one for one in given if isinstance(one, Path))):
+            durable.remove(path)
     wanted = torch.tensor(bundle.golden)
     ways = [("regraft", _reopened(part, bundle, graft, batches))]
     ways += [("its own library", made)] if made is not None else []
@@ -149,6 +152,16 @@ def _self_test(
             allowed=f"{str(ours[i : i + 1])[:200]}, to {SCORE_TOLERANCE:g}",
             do="report this; the run keeps the trained weights",
         )
+
+
+def _portable(part: Path, modality: str, cells: Sequence[Any]) -> list[Any]:
+    """Cells for a library that reads files alone and knows no archives: each file as one that all read alike."""
+    given = list(cells)
+    for i, cell in enumerate(cells):
+        if isinstance(cell, Path):
+            given[i] = part / f"given-{i}"
+            durable.fill(given[i], shelf.find("modalities", modality).portable(cell))
+    return given
 
 
 def _agree(ours: Sequence[dict[str, Any]], told: Sequence[Any]) -> bool:

@@ -32,6 +32,7 @@ SECTIONS = (
     ("curves", "How the plans learned"),
     ("mistakes", "Where it errs"),
     ("checks", "Checks"),
+    ("findings", "Findings about the data"),
     ("data", "Data"),
     ("made", "Backbone and machine"),
     ("use", "Use it"),
@@ -160,6 +161,20 @@ def _mistakes(story: Story) -> dict[str, Any]:
     }
 
 
+def _alike(story: Story) -> list[dict[str, str]]:
+    """Rows that a finding about the data shows beside each other."""
+    return [
+        {
+            "id": brief(e.id, 120),
+            "text": "\n".join(brief(line, 300) for line in e.text.split("\n")[:2]) if e.text else "",
+            "picture": e.picture if BASE64.fullmatch(e.picture) else "",
+            "y": brief(e.y, 120),
+            "split": brief(e.said, 20),
+        }
+        for e in (story.examined.alike if story.examined else ())
+    ]
+
+
 def _made(story: Story) -> dict[str, Any]:
     """What the run rests on, and how to use and to repeat it."""
     opening = story.opening
@@ -169,6 +184,8 @@ def _made(story: Story) -> dict[str, Any]:
         else ""
     )
     return {
+        "left_out": words.sentence_case(words.left_out(story.bad)),
+        "alike": _alike(story),
         "data_sentence": words.sentence_case(sentence(story.data), upper=False),
         "data_notes": [words.sentence_case(note) for note in story.data.notes],
         "made": report.made_terms(story),
@@ -191,6 +208,7 @@ def _grids(story: Story) -> dict[str, Any]:
         "curves": grids.curves(story),
         "epochs": grids.epochs(story),
         "checks": grids.checks(story),
+        "flags": grids.flags(story),
         "splits": grids.splits(story),
         "classes": grids.classes(story),
         "stages": grids.stages(story),

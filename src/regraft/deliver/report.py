@@ -6,7 +6,9 @@ import json
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from regraft.data.open import sentence
@@ -54,6 +56,7 @@ def write_report(story: Story) -> str:
         *_section("Checks", grids.checks(story)),
         *_section("Learning curves", grids.curves(story)),
         *_where_it_errs(story),
+        *_findings(story),
         *_section("Rows", grids.splits(story), grids.classes(story)),
         *_use(story),
         "## Repeat it",
@@ -185,6 +188,15 @@ def _where_it_errs(story: Story) -> list[str]:
     return _section("Where it errs", *mistakes(story), grids.examples(story.examined))
 
 
+def _findings(story: Story) -> list[str]:
+    """What was found about the data, and what was left out of it."""
+    left = words.left_out(story.bad)
+    before = [_text(words.sentence_case(left)), ""] if left else []
+    if not story.flags:
+        return ["## Findings about the data", "", *before] if left else []
+    return ["## Findings about the data", "", *before, *_grid(grids.flags(story)), ""]
+
+
 def _use(story: Story) -> list[str]:
     """How to use the bundle, with regraft and without it."""
     if not story.shipped:
@@ -310,13 +322,15 @@ def as_object(
     command: str,
     account: Account | None = None,
 ) -> dict[str, Any]:
-    """What `--json` prints on success; a number that is none is null."""
+    """What `--json` prints on success; a number that is none is null. Findings about the data are read from the run."""
     made = {
         "schema": SCHEMA,
         "command": command,
         "ok": True,
         "run": run,
         "data": plain(data),
+        "flags": plain(words.flags(Path(run))),
+        "bad": dict(Counter(one.why for one in words.quarantined(Path(run)))),
         "trials": plain(list(trials)),
         "verdict": plain(verdict),
         "comparisons": plain(verdict.comparisons),

@@ -83,7 +83,8 @@ def rows(path: Path, target: Target) -> list[Held]:
     Raises: UsageError: it is missing or was changed.
     """
     try:
-        sheet = csv.reader(io.StringIO((path / "splits.csv").read_bytes().decode("utf-8", "surrogatepass"), newline=""))
+        data = store.Folder(path).vouched("splits.csv").read_bytes()
+        sheet = csv.reader(io.StringIO(data.decode("utf-8", "surrogatepass"), newline=""))
         next(sheet)
         return [Held(i, split, _value(y, target), key) for i, split, y, key, *_ in sheet]
     except (OSError, ValueError, StopIteration, csv.Error) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 import shlex
 import unicodedata
@@ -17,10 +19,12 @@ from regraft.kit import shelf, store
 from regraft.waist import (
     Account,
     BackboneCard,
+    Bad,
     Budget,
     Comparison,
     DataCard,
     Examined,
+    Flag,
     MachineCard,
     Opening,
     Options,
@@ -32,9 +36,11 @@ from regraft.waist import (
 )
 
 BUNDLE = "bundle"
+QUARANTINE = "quarantine.jsonl"
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the direction of what follows them."""
 LONGEST = 80
+REASONS = 6
 ITSELF = "the winner itself"
 ROLES = ("as it is", "from scratch", "plain features")
 """What a trial may be besides an adapted backbone: what one would have without adapting anything."""
@@ -42,7 +48,10 @@ ROLES = ("as it is", "from scratch", "plain features")
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A finished run as its records tell it; `examined` and `opening` are None where there is nothing to tell."""
+    """A finished run as its records tell it; `examined` and `opening` are None where there is nothing to tell.
+
+    `flags` are findings about the data, `bad` what was left out of it; older runs have neither.
+    """
 
     run: Path
     options: Options
@@ -54,6 +63,8 @@ class Story:
     account: Account
     examined: Examined | None = None
     opening: Opening | None = None
+    flags: tuple[Flag, ...] = ()
+    bad: tuple[Bad, ...] = ()
 
     @property
     def winner(self) -> Trial:
@@ -83,7 +94,26 @@ def read(path: Path, verdict: Verdict | None = None) -> Story:
         account=folder.load("account", Account) if folder.has("account") else Account(Budget(), 0.0, 0, 0, ()),
         examined=folder.load("examined", Examined) if folder.has("examined") else None,
         opening=bundles.read(bundle).opening if bundles.is_bundle(bundle) else None,
+        flags=flags(path),
+        bad=quarantined(path),
     )
+
+
+def flags(run: Path) -> tuple[Flag, ...]:
+    """The findings about the data of a run; none where an older version made it."""
+    folder = store.Folder(run)
+    return tuple(folder.load("flags", list[Flag])) if folder.has("flags") else ()
+
+
+def quarantined(run: Path) -> tuple[Bad, ...]:
+    """What was left out of a run's data, from its quarantine; lines that are none are passed over."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (run / QUARANTINE).read_text("utf-8", "surrogatepass").split("\n"):
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                one = json.loads(line)
+                found.append(Bad(str(one["split"]), str(one["file"]), int(one["row"]), str(one["why"])))
+    return tuple(found)
 
 
 # ---------------------------------------------------------------- words
@@ -164,6 +194,22 @@ def count(number: int, one: str, many: str = "") -> str:
     ('1 plan', '1,200 plans', '2 classes')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def left_out(bad: Sequence[Bad]) -> str:
+    """What was left out of the data, by reason; "" where nothing was.
+
+    >>> left_out([Bad("train", "a.jpg", 0, "the file is empty"), Bad("test", "b.jpg", 0, "the file is empty")])
+    '2 files and rows cannot be used and are left out, see quarantine.jsonl: the file is empty (2)'
+    """
+    if not bad:
+        return ""
+    reasons = Counter(clean(one.why) for one in bad).most_common()
+    told = "; ".join(f"{brief(why, 120)} ({number:,})" for why, number in reasons[:REASONS])
+    more = f"; {len(reasons) - REASONS:,} more reasons" if len(reasons) > REASONS else ""
+    what = count(len(bad), "file or row", "files and rows")
+    verbs = ("cannot be used and is", "cannot be used and are")[len(bad) > 1]
+    return f"{what} {verbs} left out, see {QUARANTINE}: {told}{more}"
 
 
 # ---------------------------------------------------------------- trials

@@ -7,8 +7,10 @@ named by their SHA-256, renamed into place, so two processes may fill one store 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -23,13 +25,13 @@ from torch import Tensor
 from regraft.backbone.state import State, ghost, leaves, tree
 from regraft.backbone.view import View
 from regraft.engine import freeze
-from regraft.kit import durable, hardware
+from regraft.errors import ResourceError, UsageError
+from regraft.kit import durable, hardware, shelf
 from regraft.waist import Encoder, MachineCard, Row, fingerprint
 
 FORMAT = 2
 BLOCK_BYTES = 64_000_000
 BLOCK_SECONDS = 20.0
-LIMIT_BYTES = 10_000_000_000
 
 
 class Uncuttable(Exception):
@@ -159,18 +161,21 @@ def _by_size(parts: Sequence[Sequence[Sequence[Part]]]) -> dict[int, dict[str, P
 
 
 class Store:
-    """A folder of blocks for one trunk. Blocks that do not match their name are dropped and computed again."""
+    """A folder of blocks for one trunk. Blocks that do not match their name are dropped and computed again.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Where the disk has no room or may not be written, blocks are held in memory alone, and `unkept` says why.
+    """
+
+    def __init__(self, folder: Path, unkept: str = "") -> None:
+        self.folder, self.unkept = folder, unkept
         self._where: dict[str, tuple[int, int]] = {}
         self._blocks: list[State] = []
         self.dropped = 0
-        durable.sweep(folder)
+        with contextlib.suppress(ResourceError, UsageError, OSError):  # a store that may only be read is of use too
+            durable.sweep(folder)
+            os.utime(folder)
         for path in sorted(folder.glob("*.block")):
             self._open(path)
-        if folder.is_dir():
-            os.utime(folder)
 
     def __contains__(self, key: str) -> bool:
         return key in self._where
@@ -178,17 +183,14 @@ class Store:
     @property
     def bytes(self) -> int:
         """What the store holds on disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.block"))
+        return _size(self.folder)
 
     def lacking(self, parts: Sequence[Sequence[Sequence[Part]]]) -> list[Part]:
         """The different parts of rows that are not held, those of one size together."""
         return [part for _, some in sorted(_by_size(parts).items()) for part in some.values() if part.key not in self]
 
     def fill(self, trunk: Trunk, parts: Sequence[Part]) -> Iterator[int]:
-        """Run the trunk on what `lacking` gave, writing block after block; yields parts done so far.
-
-        Raises: ResourceError: the disk is full (what was written stays usable).
-        """
+        """Run the trunk on what `lacking` gave, writing block after block; yields parts done so far."""
         done = 0
         for _, some in itertools.groupby(parts, key=lambda part: part.size):
             wanted = list(some)
@@ -200,7 +202,10 @@ class Store:
                 piece = trunk.states(few)
                 keys += [part.key for part in few]
                 pieces.append(piece)
-                size += sum(t.numel() * t.element_size() for t in leaves(piece.value))
+                more = sum(t.numel() * t.element_size() for t in leaves(piece.value))
+                if not start:
+                    self._room(more * math.ceil(len(wanted) / len(few)))
+                size += more
                 last = start + rows >= len(wanted)
                 if last or size > BLOCK_BYTES or time.monotonic() - since > BLOCK_SECONDS:
                     self._write(keys, join(pieces) if len(pieces) > 1 else pieces[0])
@@ -226,19 +231,37 @@ class Store:
             "seen": {path: _spec(v, None) for path, v in state.seen.items()},
             "inputs": {n: _spec(v, None if v.is_floating_point() else tensors) for n, v in state.inputs.items()},
         }
-        data = save({n: t.contiguous() for n, t in tensors.items()}, {"regraft": json.dumps(told)})
-        path = self.folder / f"{durable.digest(data)}.block"
-        durable.write(path, data)
-        self._open(path)
+        tensors = {n: t.contiguous() for n, t in tensors.items()}
+        if not self.unkept:
+            data = save(tensors, {"regraft": json.dumps(told)})
+            try:
+                durable.write(self.folder / f"{durable.digest(data)}.block", data)
+            except (ResourceError, UsageError) as error:
+                self.unkept = error.saw
+        self._add(told, tensors)
+
+    def _room(self, need: int) -> None:
+        """Keep nothing of what would take more than half of the room that the disk has: the run itself needs some."""
+        free = hardware.free_bytes(self.folder)
+        if 2 * need > free and not self.unkept:
+            self.unkept = f"{need / 1e6:,.1f} MB for {self.folder}, of {free / 1e6:,.1f} MB free"
 
     def _open(self, path: Path) -> None:
-        if durable.file_digest(path) != path.stem:
+        try:
+            if durable.file_digest(path) == path.stem:
+                with safe_open(path, framework="pt") as file:
+                    told = json.loads(file.metadata()["regraft"])
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                self._add(told, tensors)
+                return
             durable.remove(path)
-            self.dropped += 1
-            return
-        with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["regraft"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            return  # another process made room
+        except (ResourceError, UsageError, OSError):
+            pass  # it cannot be read, or not removed
+        self.dropped += 1
+
+    def _add(self, told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         n = len(told["keys"])
         state = State(
             _value(told["value"], tensors, n),
@@ -253,8 +276,11 @@ class Store:
 def open_store(view: View, frontier: int, machine: MachineCard) -> Store:
     """The store of everything below `frontier` of this view on this machine; the least used ones make room."""
     folder = place(view, frontier, machine)
-    durable.private(folder.parent)
-    trim(folder.parent, LIMIT_BYTES, folder)
+    try:
+        durable.private(folder.parent)
+        trim(folder.parent, hardware.cache_bytes(), folder)
+    except (ResourceError, UsageError) as error:
+        return Store(folder, error.saw)
     return Store(folder)
 
 
@@ -269,6 +295,7 @@ def place(view: View, frontier: int, machine: MachineCard) -> Path:
         [stage.path for stage in view.stages[:frontier]],
         view.pooling if frontier == len(view.stages) else "",
         view.inputs,
+        shelf.find("modalities", view.inputs.modality).POLICY,
         "eval",
         machine.dtype,
         machine.micro_batch,
@@ -281,14 +308,31 @@ def place(view: View, frontier: int, machine: MachineCard) -> Path:
 
 def trim(root: Path, limit_bytes: int, keep: Path) -> None:
     """Remove the stores that were opened longest ago until the rest fits `limit_bytes`."""
-    stores = sorted((p for p in root.glob("*") if p.is_dir() and p != keep), key=lambda p: p.stat().st_mtime)
-    sizes = {p: sum(f.stat().st_size for f in p.glob("*.block")) for p in stores}
+    found = {path: _date(path) for path in root.glob("*") if path != keep}
+    stores = sorted((path for path, date in found.items() if date), key=lambda path: found[path])
+    sizes = {path: _size(path) for path in stores}
     total = sum(sizes.values())
     for path in stores:
         if total <= limit_bytes:
             break
         durable.remove(path)
         total -= sizes[path]
+
+
+def _date(path: Path) -> float:
+    """When a folder was last opened; 0 where it is none, or another process has just removed it."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime if path.is_dir() else 0.0
+    return 0.0
+
+
+def _size(folder: Path) -> int:
+    """The bytes of a store's blocks; another process may be removing some."""
+    found = 0
+    for path in folder.glob("*.block"):
+        with contextlib.suppress(FileNotFoundError):
+            found += path.stat().st_size
+    return found
 
 
 def holds(view: View, frontiers: Sequence[int], batch: dict[str, Tensor]) -> bool:

@@ -166,7 +166,7 @@ class _Phase:
             loss = losses.sum() * (steps / len(self.train.rows))  # a row counts the same in a short batch
         value = losses.mean().item()
         if not math.isfinite(value):
-            self._not_finite(value, progress, index)
+            self._not_finite(value, progress, [self.train.rows[i].id for i in index])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.plan.optimizer.clip:
@@ -186,7 +186,11 @@ class _Phase:
         accuracy by luck. Plans are compared by the task's metric, with its interval.
         """
         made = outputs(self.graft, self.val)
-        loss = float(self.task.loss(made, self.val_targets, self.loss).mean())
+        losses = self.task.loss(made, self.val_targets, self.loss)
+        loss = float(losses.mean())
+        if not math.isfinite(loss):
+            wrong = (~losses.isfinite()).nonzero().flatten().tolist()
+            self._not_finite(loss, progress, [self.val.rows[i].id for i in wrong])
         metric = self.task.metrics[0]
         value = metric.fn(self.task.decode(made)[metric.takes], self.val_targets.numpy(), None)
         if not self.phase.stop:  # with it, validation rows are among those trained on: their loss chooses nothing
@@ -215,10 +219,10 @@ class _Phase:
         tensors |= {f"best/{name}": t for name, t in self.best.items()}
         self.keeper.save(progress, tensors | optimizer_state(self.optimizer, list(self.chosen)))
 
-    def _not_finite(self, value: float, progress: Progress, index: list[int]) -> NoReturn:
+    def _not_finite(self, value: float, progress: Progress, rows: list[str]) -> NoReturn:
         raise DataError(
             f"the loss is not finite at step {progress.step + 1} (phase {self.number + 1}, epoch {progress.epoch + 1})",
-            saw=f"{value} for {', '.join(self.train.rows[i].id for i in index[:4])} …",
+            saw=f"{value} for {', '.join(rows[:4])} …",
             allowed="finite losses",
             do=f"look at these rows; if they are sound, lower the rate (now {self.plan.optimizer.lr:g})",
         )

@@ -11,6 +11,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+from regraft.waist import Budget
+
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -19,6 +21,7 @@ QUIET = {
     "DO_NOT_TRACK": "1",
 }
 MICRO_FLOPS = 5e9
+CACHE_BYTES = 10_000_000_000
 
 
 def quiet_libraries() -> None:
@@ -30,6 +33,17 @@ def quiet_libraries() -> None:
 def child_environment() -> dict[str, str]:
     """The environment for a process of ours: the user's, kept offline and silent."""
     return {**QUIET, **os.environ}
+
+
+def variables(prefix: str) -> dict[str, str]:
+    """The environment variables whose names begin with `prefix`, by name."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefix)}
+
+
+def choose(threads: int = 0, cache_folder: str = "", cache_size: str = "") -> None:
+    """Settle threads, folder and size of the cache for this process and those that it starts; 0 and "" leave them."""
+    chosen = {"THREADS": str(threads or ""), "CACHE": cache_folder, "CACHE_SIZE": cache_size}
+    os.environ.update({f"REGRAFT_{name}": value for name, value in chosen.items() if value})
 
 
 def begun() -> float:
@@ -91,6 +105,14 @@ def cache_folder() -> Path:
     if own := os.environ.get("REGRAFT_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regraft"
+
+
+def cache_bytes() -> int:
+    """The most that the cache may keep: REGRAFT_CACHE_SIZE, such as 500MB, else 10 GB."""
+    try:
+        return Budget.parse(os.environ.get("REGRAFT_CACHE_SIZE", "")).bytes or CACHE_BYTES
+    except ValueError:
+        return CACHE_BYTES
 
 
 def hub_folders() -> tuple[tuple[str, Path], ...]:

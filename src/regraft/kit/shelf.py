@@ -55,13 +55,15 @@ PARTS = {
     "tasks": ("KIND", "fits", "make"),
     "modalities": (
         *("NOUN", "EXAMPLE", "LITERAL", "TOKENS", "AUTO", "PIPELINE", "FILES"),
-        *("sniff", "described", "adjust", "noise", "encoder", "carried"),
+        *("ENDINGS", "POLICY", "sniff", "look", "alike", "unsuited", "described", "adjust", "noise", "encoder"),
+        *("carried", "portable"),
     ),
     "providers": ("find", "fingerprint", "load"),
     "checks": ("NEEDS", "check"),
+    "flags": ("NEEDS", "look"),
     "metrics": ("METRICS",),
 }
 """What an item of each shelf defines."""
 
 SINGULAR = {"strategies": "strategy", "modalities": "modality", "tasks": "task", "providers": "provider"}
-SINGULAR |= {"checks": "check", "metrics": "metric", "inserts": "insert"}
+SINGULAR |= {"checks": "check", "flags": "flag", "metrics": "metric", "inserts": "insert"}

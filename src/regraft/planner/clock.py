@@ -22,7 +22,7 @@ class Clock:
 
     def __init__(self, folder: Folder, allowed_s: float, begun: float) -> None:
         self.folder, self.allowed_s, self.begun = folder, allowed_s, begun
-        self.earlier = folder.load(NAME, float) if folder.has(NAME) else 0.0
+        self.earlier = folder.read(NAME, float) or 0.0
         self.reserve_s = self.opening_s = self.packing_s = 0.0
         self._last = time.monotonic()
 

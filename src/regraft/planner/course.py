@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +21,10 @@ from regraft.engine.cache import Store, Table, Trunk, parts_of
 from regraft.engine.fit import fit, put_best, seed_of, touched
 from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval, sides
 from regraft.engine.snapshot import EVERY_S, Keeper, Progress
-from regraft.errors import ResourceError, UsageError
+from regraft.errors import UsageError
 from regraft.kit import durable, shelf
 from regraft.kit.meter import Meter
-from regraft.kit.store import Folder, record
+from regraft.kit.store import Folder
 from regraft.waist import (
     Cost,
     Data,
@@ -46,6 +45,7 @@ from regraft.waist import (
 
 SAMPLED = 256
 SPLITS = ("val", "test")
+SNAPSHOTS = "snapshots"
 
 
 @dataclass
@@ -64,6 +64,7 @@ class Course:
     _plain: dict[str, View] = field(default_factory=dict)
     _encoders: dict[str, Encoder] = field(default_factory=dict)
     _said: set[tuple[str, int]] = field(default_factory=set, init=False)
+    _unkept: bool = field(default=False, init=False)
     _lawful: dict[tuple[str, int], bool] = field(default_factory=dict)
     _stores: dict[Path, Store] = field(default_factory=dict)
 
@@ -137,7 +138,10 @@ class Course:
 
     def finished(self, number: int, plan: Plan) -> Trial | None:
         """The plan's trial, if it has ended and its weights are those that it ended with."""
-        return _finished(self.place(number, plan), self.folder.path)
+        place = self.place(number, plan)
+        if (held := _finished(place, self.folder.path)) and (place / SNAPSHOTS).exists():
+            durable.remove(place / SNAPSHOTS)  # a kill came between its record and this
+        return held
 
     def place(self, number: int, plan: Plan) -> Path:
         """The folder of a plan's trial."""
@@ -180,7 +184,7 @@ class Course:
             heads.begin(plan, graft, self.task, table, self.data.target)
 
     def _keeper(self, number: int, plan: Plan) -> Keeper:
-        return Keeper(self.place(number, plan) / "snapshots", Meter.start(), self.every_s)
+        return Keeper(self.place(number, plan) / SNAPSHOTS, Meter.start(), self.every_s)
 
     def sides(self, view: View) -> int:
         """How many texts of a row go through the network apart."""
@@ -236,20 +240,19 @@ class Course:
             return
         rows = list({id(row): row for row in (*self.rows(plan), *self.data.val, *self.data.test)}.values())
         parts = parts_of(self.encoder, rows, self.sides(view))
-        try:
-            store = self._store(view, k)
-            if store.dropped and (view.pooling, k) not in self._said:
-                yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
-            missing = store.lacking(parts)
-            for done in store.fill(self._trunk(view, k), missing):
-                yield Filled(k, done, len(missing))
-            total = len({part.key for row in parts for side in row for part in side})
-            if missing or (view.pooling, k) not in self._said:
-                self._said.add((view.pooling, k))
-                yield Said(_told(k, total, len(missing), store.bytes))
-        except (ResourceError, UsageError) as error:
-            self.cached = False
-            yield Said(f"going on without the cache, which cannot be written: {error.saw}")
+        store = self._store(view, k)
+        if store.dropped and (view.pooling, k) not in self._said:
+            yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
+        missing = store.lacking(parts)
+        for done in store.fill(self._trunk(view, k), missing):
+            yield Filled(k, done, len(missing))
+        if store.unkept and not self._unkept:
+            self._unkept = True
+            yield Said(f"going on without the cache, which cannot be written: {store.unkept}")
+        total = len({part.key for row in parts for side in row for part in side})
+        if not store.unkept and (missing or (view.pooling, k) not in self._said):
+            self._said.add((view.pooling, k))
+            yield Said(_told(k, total, len(missing), store.bytes))
 
     def _law(self, view: View, k: int) -> bool:
         """Whether the split law holds at k, on a micro-batch of the most frequent size."""
@@ -280,7 +283,9 @@ class Course:
             if split == "val":
                 calibration = self.task.calibrate(made, self.task.encode(ys))
         held = touched(plan, graft)
-        durable.write(place / "predictions.safetensors", save(arrays))
+        answers = save(arrays)
+        said = f"predictions-{durable.digest(answers)[:16]}.safetensors"
+        durable.write(place / said, answers)
         weights = save_tensors({n: t.detach().contiguous() for n, t in held.items()})
         name = f"weights-{durable.digest(weights)[:16]}.safetensors"
         durable.write(place / name, weights)
@@ -298,7 +303,7 @@ class Course:
             scores=tuple(scores),
             curve=tuple(ended.curve),
             cost=cost,
-            predictions=str(inside / "predictions.safetensors"),
+            predictions=str(inside / said),
             snapshot=str(inside / name),
             notes=tuple(ended.notes),
             calibration=calibration,
@@ -318,15 +323,13 @@ def samples(encoder: Encoder, rows: Sequence[Row], trunk: Trunk, apart: int) -> 
 
 
 def _finished(place: Path, run: Path) -> Trial | None:
-    """The trial that lies in `place`, if its weights are those that it ended with."""
+    """The trial that lies in `place`, if its weights and predictions are those that it ended with, else None."""
+    trial = Folder(place).read("trial", Trial)
+    files = (trial.snapshot, trial.predictions) if trial is not None and trial.whole else ()
     try:
-        trial = record(Trial, json.loads((place / "trial.json").read_bytes())["record"])
-        if not trial.whole:
-            return trial
-        weights = run / trial.snapshot
-        return trial if durable.file_digest(weights)[:16] == weights.stem.rpartition("-")[2] else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # missing or damaged: the trial is run again
+        return trial if all(Folder(run).vouched(name).is_file() for name in files) else None
+    except UsageError:
+        return None  # it is run again
 
 
 def _told(k: int, rows: int, missing: int, size: int) -> str:

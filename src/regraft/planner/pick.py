@@ -39,7 +39,8 @@ class Field:
                 made = torch.from_numpy(load_file(folder / trial.predictions)["val"])
                 self._preds[i] = task.decode(made)[self.metric.takes]
                 self.losses[i] = task.loss(made, targets, Loss()).double().numpy()
-                self.values[i] = self.sign * self.metric.fn(self._preds[i], self.y, None)
+                value = self.sign * self.metric.fn(self._preds[i], self.y, None)
+                self.values[i] = value if math.isfinite(value) else -math.inf  # what is no number never leads
 
     @cached_property
     def index(self) -> list[np.ndarray]:
@@ -75,7 +76,8 @@ class Field:
         return self._again[i]
 
     def _loss(self, i: int) -> float:
-        return float(self.losses[i].mean())
+        loss = float(self.losses[i].mean())
+        return math.inf if math.isnan(loss) else loss
 
 
 def price(trial: Trial) -> tuple[int, int]:

@@ -49,6 +49,24 @@ def parse_budget(text: str) -> Budget:
         ) from error
 
 
+def parse_share(text: str | float) -> float:
+    """A share as a user writes it: "5%" or "0.05".
+
+    Raises: UsageError: it is not one.
+
+    >>> parse_share("5%"), parse_share("0.05"), parse_share(1)
+    (0.05, 0.05, 1.0)
+    """
+    try:
+        word = str(text).strip()
+        share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError("this is no share", saw=str(text), allowed="0% to 100%, or 0 to 1", do="--allow-bad 5%")
+    return share
+
+
 def strategies_of(options: Options) -> tuple[str, ...]:
     """The strategies that were asked for, or all there are."""
     return options.strategies or shelf.names("strategies")

@@ -8,6 +8,7 @@ from regraft.backbone.view import View
 from regraft.engine import cache
 from regraft.engine.cache import Trunk
 from regraft.engine.predict import sides
+from regraft.errors import ModelError
 from regraft.kit import hardware
 from regraft.planner.course import samples
 from regraft.waist import BackboneCard, Data, Encoder, MachineCard
@@ -52,7 +53,18 @@ def machine(view: View, data: Data, encoder: Encoder, precision: str) -> Machine
 
 
 def backbone(view: View, fingerprint: str) -> BackboneCard:
-    """The backbone in numbers, under every pooling that it offers."""
+    """The backbone in numbers, under every pooling that it offers.
+
+    Raises: ModelError: a weight is no finite number; it is named.
+    """
+    for name, _, weight in view.named():
+        if wrong := int((~weight.isfinite()).sum()):
+            raise ModelError(
+                "the weights of this model are not all finite numbers",
+                saw=f"{wrong:,} of {weight.numel():,} in {name}",
+                allowed="finite weights",
+                do="choose another checkpoint; this one was saved after its training had diverged, or is damaged",
+            )
     norms = sum(1 for name, _, _ in view.buffers() if name.endswith("running_mean"))
     poolings = tuple(view.pooled(name).card() for name in view.calls)
     notes = [*view.notes]

@@ -81,7 +81,15 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
     config = _safe_config(folder)
     hardware.quiet_libraries()
     broken = optional.trouble("torchvision")
-    kind = modality or next((m for m in shelf.names("modalities") if _prepares(m, folder)), "image")
+    ready = [m for m in shelf.names("modalities") if _prepares(m, folder)]
+    kind = modality or next(iter(ready), "image")
+    if ready and kind not in ready:
+        raise ModelError(
+            f"this model reads {shelf.find('modalities', ready[0]).NOUN}",
+            saw=f"data of {shelf.find('modalities', kind).NOUN}",
+            allowed=shelf.find("modalities", ready[0]).NOUN,
+            do="choose a model for this kind of data, such as minilm for texts",
+        )
     item = shelf.find("modalities", kind)
     with _explained(folder, item.PIPELINE):
         inputs = item.described(folder)
