@@ -39,6 +39,10 @@ class DataError(RegraftError):
     code = 3
 
 
+class Diverged(DataError):
+    """A loss that is no number: a rate that is too high, or rows that are not sound."""
+
+
 class ModelError(RegraftError):
     code = 4
 

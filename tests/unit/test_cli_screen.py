@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import signal
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -140,3 +142,32 @@ def test_work_that_keeps_nothing_says_so() -> None:
 
     with pytest.raises(Interrupted, match=r"stopped; nothing was written · do: run the same command again$"):
         screen.Screen(quiet=True).watch(work(), kept=False)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_sentence_is_folded_between_words_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    line = "  pass  chance: " + "some words of a finding, " * 6 + "a/very/long/path/" * 6
+    shown = screen.folded(line, Terminal()).split("\n")
+    assert " ".join(part.strip() for part in shown).split() == line.split()
+    assert len(shown) > 3 and all(len(part) <= 60 for part in shown[:-1]) and shown[1].startswith("    finding")
+    assert screen.folded(line, io.StringIO()) == line, "a log keeps one line"
+
+
+def test_a_small_terminal_gets_fewer_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, row = ["plan", "validation", "test", "memory"], ["probe lr 0.001", "0.9", "0.8", "3 MB"]
+    screen.Screen().table(head, [row], kept=2)
+    assert "memory" in capsys.readouterr().out, "a log has all"
+    for columns, there in (("80", 4), ("38", 3), ("28", 2)):
+        monkeypatch.setattr(sys, "stdout", shown := Terminal())
+        monkeypatch.setenv("COLUMNS", columns)
+        screen.Screen().table(head, [row], kept=2)
+        assert sum(name in shown.getvalue() for name in head) == there

@@ -259,13 +259,6 @@ def test_the_schema_describes_every_setting(capsys: Captured) -> None:
     assert made["properties"]["balance"]["enum"] == ["auto", "none", "classes"]
 
 
-def test_the_schema_is_one(capsys: Captured) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    made = json.loads(call(["config", "schema"], capsys)[1])
-    jsonschema.Draft202012Validator.check_schema(made)
-    jsonschema.validate(tomllib.loads(FILE), made)
-
-
 def test_the_machines_settings_reach_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("REGRAFT_THREADS", "REGRAFT_CACHE", "REGRAFT_CACHE_SIZE"):
         monkeypatch.setenv(name, "")

@@ -89,10 +89,10 @@ def test_equal_pictures_across_splits_and_labels_are_noted(tmp_path: Path) -> No
     places.pictures(tmp_path)
     shutil.copy(tmp_path / "train" / "red" / "0.png", tmp_path / "test" / "red" / "copy.png")
     shutil.copy(tmp_path / "train" / "red" / "1.png", tmp_path / "train" / "blue" / "copy.png")
-    across, conflict = flagged(open_data(tmp_path), "more than one split", "carry different labels")
-    assert across.text == "1 pictures stand in more than one split"
+    across, conflict = flagged(open_data(tmp_path), "more than one split", "with different labels")
+    assert across.text == "pictures in more than one split: 1"
     assert across.examples == ("train/red/0.png = test/red/copy.png",) and across.leaks == ("test/red/copy.png",)
-    assert conflict.text.startswith("1 pictures carry different labels")
+    assert conflict.text == "pictures with different labels: 1"
     assert conflict.examples == ("train/blue/copy.png = train/red/1.png",)
 
 
@@ -266,7 +266,7 @@ def test_groups_across_given_splits_are_counted(tmp_path: Path) -> None:
         table(tmp_path / f"{name}.csv", [(f"{name} {i}", "ab"[i % 2], user) for i in range(4)], "text,label,user")
     flags = open_data(tmp_path, reading=Reading(group="user")).flags
     (torn,) = (flag for flag in flags if flag.flag == "groups")
-    assert torn.text == "1 of 2 groups of user stand in more than one split" and torn.examples == ("u1",)
+    assert torn.text == "groups of user in more than one split: 1 of 2" and torn.examples == ("u1",)
 
 
 def test_the_latest_rows_are_the_test_split(tmp_path: Path) -> None:
@@ -306,9 +306,9 @@ def test_fewer_rows(tmp_path: Path) -> None:
 def test_repeated_texts_are_noted(tmp_path: Path) -> None:
     table(tmp_path / "train.csv", [*reviews(), ("review number 1", "bad"), ("review number 3", "good")])
     table(tmp_path / "test.csv", [*reviews(4, 50), ("review number 2", "bad")])
-    across, conflict = flagged(open_data(tmp_path), "more than one split", "carry different labels")
-    assert across.text.endswith(" texts stand in more than one split") and "train:3 = test:5" in across.examples
-    assert conflict.text.startswith("1 texts carry different labels") and conflict.examples == ("train:2 = train:21",)
+    across, conflict = flagged(open_data(tmp_path), "more than one split", "with different labels")
+    assert across.text.startswith("texts in more than one split: ") and "train:3 = test:5" in across.examples
+    assert conflict.text == "texts with different labels: 1" and conflict.examples == ("train:2 = train:21",)
 
 
 def test_numbers_carry_no_conflict(tmp_path: Path) -> None:
@@ -483,7 +483,7 @@ def test_real_classes(shared: Path, name: str, target: str, classes: int, rows: 
 
 def test_real_conflicts_are_found(shared: Path) -> None:
     flags = open_data(shared / "data" / "medical_abstracts").flags
-    assert any(flag.flag == "duplicates" and flag.text.startswith("113 texts carry different") for flag in flags)
+    assert any(flag.flag == "duplicates" and flag.text == "texts with different labels: 113" for flag in flags)
 
 
 def test_real_sounds_are_refused(shared: Path) -> None:

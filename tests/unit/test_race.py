@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from regraft.errors import Diverged
 from regraft.kit.store import Folder
 from regraft.planner import survey
 from regraft.planner.clock import Clock
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
 from regraft.planner.race import Race
-from regraft.waist import Account, Budget, Facts, Finished, Plan, Said, Trial
+from regraft.waist import Account, Budget, Facts, Finished, Optimizer, Plan, Said, Trial
 from tests import places
 
 KNOBS = (
@@ -91,6 +92,27 @@ def test_rates_compete_and_the_loser_is_ended_early(base: Course, tmp_path: Path
     for lost in (t for t in trials if not t.whole):
         assert len(lost.curve) == 2 and f"{best.label} was ahead after 2 epochs" == lost.stopped
         assert min(e.val_loss for e in lost.curve) >= min(e.val_loss for e in best.curve[:2])
+
+
+def wild(plan: Plan) -> Plan:
+    """The plan at a rate at which its loss is no number after a step."""
+    return dataclasses.replace(plan, optimizer=Optimizer("sgd", 1e38, clip=0.0))
+
+
+def test_a_rate_that_diverges_is_left_out_and_the_others_go_on(base: Course, tmp_path: Path) -> None:
+    made = race(base, tmp_path, Budget(), ("full",))
+    made.plans[0] = wild(made.plans[0])
+    trials = run(made)
+    assert len(trials) == len(made.plans) - 1 and any(trial.whole for trial in trials)
+    (gone,) = made.account.skipped
+    assert gone.plan == made.plans[0] and gone.why.startswith("the loss is not finite at step")
+
+
+def test_a_race_in_which_all_diverge_ends_with_the_error_of_the_first(base: Course, tmp_path: Path) -> None:
+    made = race(base, tmp_path, Budget(), ("full",))
+    made.plans = [wild(made.plans[0])]
+    with pytest.raises(Diverged, match=r"loss is not finite .* lower the rate"):
+        run(made)
 
 
 def test_a_budget_that_is_spent_still_gives_one_model_and_says_what_it_left_out(base: Course, tmp_path: Path) -> None:

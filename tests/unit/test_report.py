@@ -183,12 +183,13 @@ def test_the_winner_is_marked() -> None:
     assert [row[0] for row in cells] == ["", "→"]
     assert cells[0][1:] == [
         "probe",
-        "0.750 [0.500, 0.875] accuracy",
-        "0.800 [0.700, 0.900] accuracy",
+        "0.750 [0.500, 0.875]",
+        "0.800 [0.700, 0.900]",
         "12,345",
         "1.2",
         "3 MB",
     ]
+    assert report.head_of([trial()])[2:4] == ["validation accuracy", "test accuracy"]
 
 
 def test_a_depth_is_part_of_the_name() -> None:
@@ -210,10 +211,9 @@ def test_a_trial_without_a_curve_has_no_line_in_it() -> None:
 def test_a_trial_that_was_stopped_has_a_dash() -> None:
     stopped = trial("full", scores=SCORES[:1], predictions="", snapshot="", stopped="behind full lr 0.1")
     row = report.cells_of([trial(), stopped], 0)[1]
-    assert row[2:4] == ["0.750 [0.500, 0.875] accuracy", "– stopped"]
+    assert row[2:4] == ["0.750 [0.500, 0.875]", "– stopped"]
     assert report.cells_of([dataclasses.replace(stopped, scores=())], -1)[0][2] == "–"
     assert "| 0.750 \\[0.500, 0.875\\] | – |" in written(card(), trial(), stopped)
-    assert report.table([trial(), stopped], 0)[3].endswith("| 12,345 | 1.2 | 3 MB |")
 
 
 def test_the_object_carries_the_account_and_no_number_that_json_lacks() -> None:

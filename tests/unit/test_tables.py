@@ -9,9 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
+from pyarrow import parquet
 
 from regraft.data.tables import FIELD, Table, make_table, read_table, table_ending, table_files, together
 from regraft.errors import DataError, RegraftError
@@ -67,16 +69,13 @@ def test_tables_that_were_cut_from_one_share_what_cannot_be_read(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.parquet"])
 def test_a_cell_may_be_long_but_not_too_long(tmp_path: Path, name: str) -> None:
-    pyarrow = pytest.importorskip("pyarrow.parquet")
     texts = ["a" * FIELD, "b" * (FIELD + 1), "c d"]
     if name == "x.csv":
         written(tmp_path / name, "text\n" + "\n".join(texts))
     elif name == "x.jsonl":
         written(tmp_path / name, "".join(json.dumps({"text": text}) + "\n" for text in texts))
     else:
-        import pyarrow as arrow
-
-        pyarrow.write_table(arrow.table({"text": texts}), tmp_path / name)
+        parquet.write_table(pyarrow.table({"text": texts}), tmp_path / name)
     before = csv.field_size_limit()
     found = read_table(tmp_path / name)
     assert found.ids == ["x:1", "x:3"] and bad(tmp_path / name) == [(2, "it has a cell of more than 4 MiB")]
@@ -265,22 +264,20 @@ def opens_or_refuses(path: Path) -> Table | None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Files of both kinds of Arrow tables, small and with all that such files have."""
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     place = tmp_path_factory.mktemp("arrow")
-    table = arrow.table(
+    table = pyarrow.table(
         {
             "text": [f"text {i} é" for i in range(40)],
-            "label": arrow.array(["good", "bad"] * 20).dictionary_encode(),
-            "score": arrow.array([i / 7 for i in range(40)], arrow.float32()),
+            "label": pyarrow.array(["good", "bad"] * 20).dictionary_encode(),
+            "score": pyarrow.array([i / 7 for i in range(40)], pyarrow.float32()),
             "tags": [["a", "b"], []] * 20,
-            "when": arrow.array(range(40), arrow.timestamp("ns")),
+            "when": pyarrow.array(range(40), pyarrow.timestamp("ns")),
         }
     )
     parquet.write_table(table, place / "x.parquet", row_group_size=16)
-    with arrow.ipc.new_file(place / "x.arrow", table.schema) as file:
+    with pyarrow.ipc.new_file(place / "x.arrow", table.schema) as file:
         file.write_table(table, max_chunksize=16)
-    with arrow.ipc.new_stream(place / "stream.arrow", table.schema) as file:
+    with pyarrow.ipc.new_stream(place / "stream.arrow", table.schema) as file:
         file.write_table(table, max_chunksize=16)
     return {path.name: path.read_bytes() for path in place.iterdir()}
 

@@ -12,7 +12,7 @@ import typer
 
 from regraft.cli.given import USUAL, split
 from regraft.cli.knobs import alone
-from regraft.cli.screen import Json, Screen, Verbose, put, put_error, put_object, size
+from regraft.cli.screen import Json, Screen, Verbose, put, put_error, put_object, put_sentence, size
 from regraft.errors import GateError, Interrupted, UsageError
 from regraft.waist import Budget
 
@@ -259,12 +259,11 @@ def finale(screen: Screen, run: Run) -> None:
     """The trials, the decision and what to do next, as `adapt` ends and `runs show` repeats."""
     from regraft.deliver import report
 
-    head = ["", "plan", "validation", "test", "trained", "seconds", "peak memory"]
-    screen.table(head, report.cells_of(run.trials, run.verdict.winner))
+    screen.table(report.head_of(run.trials), report.cells_of(run.trials, run.verdict.winner), kept=4)
     put("")
-    put(f"{run.verdict.decision}: {run.winner.label} · {run.verdict.rule}")
+    put_sentence(f"{run.verdict.decision}: {run.winner.label} · {run.verdict.rule}")
     for finding in run.verdict.findings:
-        put(f"  {finding.status}  {finding.check}: {finding.evidence}")
+        put_sentence(f"  {finding.status}  {finding.check}: {finding.evidence}")
     if run.account.skipped or run.account.budget != Budget():
         left = f", {len(run.account.skipped)} plans left out" if run.account.skipped else ""
         put(f"race    {run.account.trials} trials in {run.account.seconds:.0f} s{left}")

@@ -8,10 +8,11 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Generator, Mapping
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -40,7 +41,7 @@ class Screen:
         """A line that stays."""
         if not self.quiet:
             self._wipe()
-            print(clean(text), file=sys.stderr, flush=True)
+            print(folded(clean(text), sys.stderr), file=sys.stderr, flush=True)
 
     def event(self, event: Any) -> None:
         """Show one event of a run."""
@@ -107,22 +108,30 @@ class Screen:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def table(self, head: list[str], rows: list[list[str]]) -> None:
-        """A table on standard output: on a terminal it is folded to its width; elsewhere only the first column is."""
+    def table(self, head: list[str], rows: list[list[str]], kept: int = 0) -> None:
+        """A table on standard output: on a terminal it is folded to its width; elsewhere only the first column is.
+
+        A terminal with too little room gets the first `kept` columns, and of the others as many as fit; 0 keeps all.
+        """
         from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
         wide = not sys.stdout.isatty()
+        widest = [max(cell_len(clean(cell)) for cell in column) for column in zip(head, *rows, strict=True)]
+        columns = shutil.get_terminal_size().columns
+        if kept and not wide:
+            fits = [n for n in range(kept + 1, len(head) + 1) if sum(widest[:n]) + 2 * (n - 1) <= columns]
+            shown = max(fits, default=kept)
+            head, rows, widest = head[:shown], [row[:shown] for row in rows], widest[:shown]
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for i, title in enumerate(head):
             table.add_column(Text(clean(title)), overflow="fold", no_wrap=wide and i > 0)
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
-        widest = [max(cell_len(clean(cell)) for cell in column) for column in zip(head, *rows, strict=True)]
         least = sum(widest[1:]) + 2 * len(head) + min(widest[0], FIRST)
-        room = max(200, least) if wide else shutil.get_terminal_size().columns
+        room = max(200, least) if wide else columns
         Console(width=room, highlight=False).print(table)
 
     def _passing(self, text: str) -> None:
@@ -147,6 +156,20 @@ class Screen:
 def clean(text: str) -> str:
     """Text without control characters, so that names in data cannot steer a terminal."""
     return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def folded(line: str, stream: TextIO) -> str:
+    """A sentence between its words where a terminal ends; a log keeps one line. For nothing that is to be copied."""
+    if not stream.isatty():
+        return line
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    room = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(line, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def put_sentence(text: str) -> None:
+    """A sentence on standard output, folded where it is a terminal."""
+    print(folded(clean(text), sys.stdout), flush=True)
 
 
 def put(text: str) -> None:

@@ -52,10 +52,11 @@ class Model:
                 do="finish the run with regraft adapt --resume RUN; if its result was refused, report.md says why",
             )
         told = bundles.read(folder)
-        if module is None:
-            view = shelf.find("providers", "bundle").load(str(folder))
+        provider = shelf.find("providers", told.provider)
+        if module is not None and "reopen" in vars(provider):  # not where features without a network won
+            view = provider.reopen(folder, module)
         else:
-            view = shelf.find("providers", told.provider).reopen(folder, module)
+            view = shelf.find("providers", "bundle").load(str(folder))
         native, view = view.native, view.pooled(told.plan.pooling)
         view.inputs = told.inputs
         task = shelf.find("tasks", told.task).make(told.target)

@@ -237,14 +237,14 @@ def _code(text: str) -> str:
     return f"{fence}{line}{fence}" if len(fence) == 1 else f"{fence} {line} {fence}"
 
 
-def table(trials: Sequence[Trial], winner: int) -> list[str]:
-    """The trials as a Markdown table, a line each; the winner is marked."""
-    head = ["| | plan | validation | test | trained | seconds | peak memory |", "|---|---|---|---|---|---|---|"]
-    return head + ["| " + " | ".join(map(_text, cells)) + " |" for cells in cells_of(trials, winner)]
+def head_of(trials: Sequence[Trial]) -> list[str]:
+    """What stands above the columns of `cells_of`."""
+    metric = next((score.metric for trial in trials for score in trial.scores), "")
+    return ["", "plan", f"validation {metric}".strip(), f"test {metric}".strip(), "trained", "seconds", "peak memory"]
 
 
 def cells_of(trials: Sequence[Trial], winner: int) -> list[list[str]]:
-    """The same table as cells, for the terminal; a trial without a score has a dash."""
+    """The trials as cells, for the terminal; the winner is marked, a trial without a score has a dash."""
     made = []
     for i, (name, trial) in enumerate(zip(words.names(trials), trials, strict=True)):
         val, test = words.score_of(trial, "val"), words.score_of(trial, "test")
@@ -252,8 +252,8 @@ def cells_of(trials: Sequence[Trial], winner: int) -> list[list[str]]:
             [
                 "→" if i == winner else "",
                 name,
-                told(val) if val else "–",
-                told(test) if test else "– stopped" if trial.stopped else "–",
+                words.span(val) if val else "–",
+                words.span(test) if test else "– stopped" if trial.stopped else "–",
                 f"{trial.cost.trainable:,}",
                 f"{trial.cost.seconds:.1f}",
                 f"{trial.cost.peak_bytes / 1e6:,.0f} MB" if trial.cost.peak_bytes else "–",
@@ -309,6 +309,7 @@ def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
         "",
         *_opens(".", data.modality, data.columns, opening),
         "",
+        *((care, "") if (care := shelf.find("modalities", data.modality).CARE) else ()),
     ]
     return "\n".join(lines)
 

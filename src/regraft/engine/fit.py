@@ -19,7 +19,7 @@ from regraft.engine.cache import Shape, Table, groups
 from regraft.engine.predict import Graft, everything, outputs
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.engine.solve import solve
-from regraft.errors import DataError, UsageError
+from regraft.errors import Diverged, UsageError
 from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Task, fingerprint
 
 Tables = Callable[[int], tuple[Table, Table]]
@@ -31,7 +31,7 @@ def fit(plan: Plan, graft: Graft, task: Task, tables: Tables, keeper: Keeper, se
     Args:
         tables: Frontier → (training, validation) states of the graft's trunk.
         keeper: Where snapshots go: on a clock, and at the end of each phase.
-    Raises: DataError: the loss is not finite; the step and the rows are named. UsageError: the plan asks for
+    Raises: Diverged: the loss is not finite; the step and the rows are named. UsageError: the plan asks for
         something that is not built, or its rates do not fit the backbone.
     """
     _refuse_unbuilt(plan)
@@ -220,7 +220,7 @@ class _Phase:
         self.keeper.save(progress, tensors | optimizer_state(self.optimizer, list(self.chosen)))
 
     def _not_finite(self, value: float, progress: Progress, rows: list[str]) -> NoReturn:
-        raise DataError(
+        raise Diverged(
             f"the loss is not finite at step {progress.step + 1} (phase {self.number + 1}, epoch {progress.epoch + 1})",
             saw=f"{value} for {', '.join(rows[:4])} …",
             allowed="finite losses",

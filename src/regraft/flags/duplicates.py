@@ -36,7 +36,7 @@ def look(seen: Seen) -> list[Flag]:
                 "warn",
                 len(across),
                 rows,
-                f"{len(across):,} {seen.noun} stand in more than one split",
+                f"{seen.noun} in more than one split: {len(across):,}",
                 _named(across),
                 "remove them from one side, or let regraft make the splits: equal ones then stay together",
                 tuple(leaks),
@@ -49,7 +49,7 @@ def look(seen: Seen) -> list[Flag]:
                 "warn",
                 len(conflict),
                 rows,
-                f"{len(conflict):,} {seen.noun} carry different labels",
+                f"{seen.noun} with different labels: {len(conflict):,}",
                 _named(conflict),
                 "decide on one label for each, or remove them",
             )
@@ -61,7 +61,7 @@ def look(seen: Seen) -> list[Flag]:
                 "note",
                 len(within),
                 rows,
-                f"{len(within):,} {seen.noun} stand more than once within a split",
+                f"{seen.noun} more than once within a split: {len(within):,}",
                 _named(within),
                 "they count as often: keep one of each if they are copies",
             )

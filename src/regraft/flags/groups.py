@@ -21,7 +21,7 @@ def look(seen: Seen) -> list[Flag]:
         return []
     torn = set(across)
     leaks = tuple(row.id for row in seen.data.test if row.group in torn and "train" in where[row.group])
-    text = f"{len(across):,} of {len(where):,} groups of {seen.group} stand in more than one split"
+    text = f"groups of {seen.group} in more than one split: {len(across):,} of {len(where):,}"
     return [
         Flag(
             "groups",

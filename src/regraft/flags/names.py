@@ -30,13 +30,13 @@ def look(seen: Seen) -> list[Flag]:
     found = []
     if apart:
         count = sum(map(len, apart))
-        text = f"{count:,} labels differ only in case, blanks, Unicode form or punctuation and are taken for different"
+        text = f"labels that differ only in case, blanks, Unicode form or punctuation, taken for different: {count:,}"
         some = tuple(" / ".join(map(shown, names)) for names in apart[:SHOWN])
         advice = "write each class in one way, if they are the same"
         found.append(Flag("names", "warn", count, len(target.labels), text, some, advice))
     if merged:
         rows = sum(sum(sorted(raw[name] for name in names)[:-1]) for names in merged)
-        text = f"{len(merged):,} labels are written in several ways, blanks or Unicode form apart, and read as one"
+        text = f"labels written in several ways (blanks, Unicode form) and read as one: {len(merged):,}"
         some = tuple(" / ".join(map(shown, names)) for names in merged[:SHOWN])
         advice = f"nothing, if they are the same; {rows:,} rows have the rarer spellings"
         found.append(Flag("names", "note", len(merged), len(target.labels), text, some, advice))

@@ -55,7 +55,7 @@ PARTS = {
     "tasks": ("KIND", "fits", "make"),
     "modalities": (
         *("NOUN", "EXAMPLE", "LITERAL", "TOKENS", "AUTO", "PIPELINE", "FILES"),
-        *("ENDINGS", "POLICY", "sniff", "look", "alike", "unsuited", "described", "adjust", "noise", "encoder"),
+        *("ENDINGS", "POLICY", "CARE", "sniff", "look", "alike", "unsuited", "described", "adjust", "noise", "encoder"),
         *("carried", "portable"),
     ),
     "providers": ("find", "fingerprint", "load"),

@@ -31,6 +31,7 @@ TOKENS = True
 ENDINGS = (".txt", ".md", ".text")
 POLICY = 1
 """The version of what is made of a text: part of the trunk cache's address."""
+CARE = ""
 PLAIN = "tfidf"
 """The provider of features that need no network."""
 AUTO = "AutoModelForSequenceClassification"

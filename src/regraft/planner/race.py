@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from regraft.engine.predict import share_interval
+from regraft.errors import Diverged
 from regraft.planner.clock import Clock
 from regraft.planner.course import Course
 from regraft.planner.families import families
@@ -39,9 +40,13 @@ class Race:
         self.trials: list[Trial] = []
         self.skipped: list[Skipped] = []
         self.pace = Pace(course)
+        self._diverged: dict[int, Diverged] = {}
 
     def run(self) -> Iterator[Event]:
-        """Family by family, in the order of the plans. The last event of each trial is `Finished`."""
+        """Family by family, in the order of the plans. The last event of each trial is `Finished`.
+
+        Raises: Diverged: every plan that was run ended with a loss that is no number; one of several is left out.
+        """
         waiting = families(self.plans, self.budget.trials)
         kept = {number for family in waiting for number, _ in family}
         late = [plan for number, plan in enumerate(self.plans) if number not in kept]
@@ -55,6 +60,8 @@ class Race:
             yield from self._skip(turn.skipped)
             yield from self._family(list(zip(turn.numbers, turn.plans, strict=True)))
             self.clock.tick(now=True)
+        if self._diverged and self._nothing_yet():
+            raise next(iter(self._diverged.values()))
 
     @property
     def account(self) -> Account:
@@ -107,6 +114,7 @@ class Race:
         if epochs >= RUNG and (len(family) > 1 or not self.named):
             for entry in family:
                 yield from self._pull(entry, math.ceil(epochs / RUNG))
+            family = [entry for entry in family if entry[0] not in self._diverged]
             begun = {entry: curve for entry in family if (curve := self.course.curve(*entry))}
             for entry in [entry for entry in family if entry not in begun]:
                 yield from self._end(entry, "the clock ended it")
@@ -121,7 +129,7 @@ class Race:
                 yield from self._end(entry, why)
                 continue
             yield from self._pull(entry, 0)
-            if self.course.finished(*entry) is None:
+            if entry[0] not in self._diverged and self.course.finished(*entry) is None:
                 yield from self._end(entry, "the clock ended it")
 
     def _pull(self, entry: Entry, rung: int) -> Iterator[Event]:
@@ -149,6 +157,9 @@ class Race:
                         break
                 if self.clock.left() <= 0 and not isinstance(event, Finished) and not self._must(plan, closing):
                     break
+        except Diverged as error:
+            self._diverged[number] = error
+            yield from self._skip([Skipped(plan, error.what)])
         finally:
             work.close()
             self.pace.filled(plan)
