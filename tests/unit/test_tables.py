@@ -293,3 +293,18 @@ def test_changed_and_cut_arrow_files_open_or_are_refused(
         if raw:
             raw[at % len(raw)] = byte
     opens_or_refuses(written(tmp_path / name, bytes(raw)))
+
+
+def test_row_numbers_without_a_name_are_left_out(tmp_path: Path) -> None:
+    found = read_table(written(tmp_path / "r.csv", '"text","y"\n"1","a b","x"\n"2","c, d","z"\n'))
+    assert found.columns == {"text": ["a b", "c, d"], "y": ["x", "z"]} and not found.bad
+    torn = read_table(written(tmp_path / "torn.csv", "text,y\n1,a,b,x\n2,c,d\n3,e\n4,f\n"))
+    assert torn.columns["text"] == ["3", "4"] and [one.row for one in torn.bad] == [1, 2], (
+        "a comma in a text is no number"
+    )
+
+
+def test_rows_under_a_name_are_found(tmp_path: Path) -> None:
+    found = read_table(written(tmp_path / "x.json", '{"version": 1, "data": [{"text": "a", "y": "b"}, {"text": "c"}]}'))
+    assert found.columns == {"text": ["a", "c"], "y": ["b", None]} and found.ids == ["x:1", "x:2"]
+    assert any("'data'" in note for note in found.notes)

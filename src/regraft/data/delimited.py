@@ -89,12 +89,20 @@ def delimited(text: str, where: str, *, tab: bool) -> Parsed:
         records.pop()  # rows of delimiters alone, as spreadsheets leave them at the end
     if not records:
         return Parsed()
+    if _numbered(records):  # R gives its row numbers no name
+        records[0] = records[0]._replace(cells=["", *records[0].cells])
     names, notes = _names(records, where)
     if names:
         records = records[1:]
     else:
         names = [f"column {i}" for i in range(1, len(records[0].cells) + 1)]
     return _table(names, records, where, notes, "\0" in text or not is_utf8(text))
+
+
+def _numbered(records: Sequence[Record]) -> bool:
+    """Whether every row begins with its number, one cell more than the header has."""
+    width, rows = len(records[0].cells) + 1, [row.cells for row in records[1:] if not row.why]
+    return bool(rows) and all(len(row) == width and row[0] == str(n) for n, row in enumerate(rows, 1))
 
 
 def _delimiter(lines: Sequence[str], tab: bool) -> str:

@@ -195,6 +195,9 @@ def _json(path: Path, text: str) -> Parsed:
     else:
         entries = [NOT_UTF8 if not is_utf8(line) else _decode(line) for line in text.split("\n") if line.strip()]
     made, found = Parsed(), []
+    if len(entries) == 1 and isinstance(entries[0], dict) and (inner := _wrapped(entries[0])):
+        whole, entries = True, entries[0][inner]
+        made.notes.append(f"{path.name}: the rows are what stands under {inner!r}")
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, dict) and (not whole or is_utf8(str(entry))):
             made.rows.append(number)
@@ -208,6 +211,12 @@ def _json(path: Path, text: str) -> Parsed:
     if "\\ud" in text.lower():  # half of a pair is no character: nothing later could encode it
         made.columns = {name: [_mended(value) for value in values] for name, values in made.columns.items()}
     return made
+
+
+def _wrapped(entry: Mapping[str, Any]) -> str:
+    """The one name of an object under which a list of objects stands; "" where there is none, or several."""
+    lists = [name for name, held in entry.items() if isinstance(held, list) and held and isinstance(held[0], dict)]
+    return lists[0] if len(lists) == 1 else ""
 
 
 def _decode(text: str) -> Any:
