@@ -53,8 +53,8 @@ def told(made: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def test_a_finished_run_is_read_as_one_object(home: Path) -> None:
     found = told(regraft(*probe("--json"), cwd=home))
-    parts = ["schema", "command", "ok", "run", "data", "trials", "verdict", "comparisons", "account", "report", "next"]
-    assert list(found) == parts
+    parts = ["schema", "command", "ok", "run", "data", "flags", "bad", "trials", "verdict", "comparisons", "account"]
+    assert list(found) == [*parts, "report", "next"]
     assert (found["account"]["trials"], found["account"]["skipped"]) == (1, []) and found["account"]["seconds"] > 0
     assert found["verdict"]["rule"] == "the only plan that was run" and found["comparisons"] == []
     assert found["ok"] is True and found["command"] == "adapt"
