@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -298,17 +299,18 @@ def _run(race: Race, options: Options, base: str) -> Generator[Event, None, int]
     from regraft.planner.pick import Field
 
     course, packed = race.course, -1
-    for event in race.run():
-        if isinstance(event, LOGGED):
-            course.folder.log(type(event).__name__, event)
-        yield event
-        if isinstance(event, Finished) and event.trial.whole and len(race.plans) > 1:
-            lead = Field(race.trials, course.task, course.data, course.folder.path, course.seed).lead()
-            if lead != packed:
-                since = time.monotonic()
-                pack(course, race.trials[lead], base, tried=False)
-                packed = lead
-                race.clock.packing(time.monotonic() - since)
+    with contextlib.closing(race.run()) as work:  # what fails here ends the race here, too: it saves what it has
+        for event in work:
+            if isinstance(event, LOGGED):
+                course.folder.log(type(event).__name__, event)
+            yield event
+            if isinstance(event, Finished) and event.trial.whole and len(race.plans) > 1:
+                lead = Field(race.trials, course.task, course.data, course.folder.path, course.seed).lead()
+                if lead != packed:
+                    since = time.monotonic()
+                    pack(course, race.trials[lead], base, tried=False)
+                    packed = lead
+                    race.clock.packing(time.monotonic() - since)
     return packed
 
 

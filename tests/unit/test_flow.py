@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +18,11 @@ from regraft import api, flow
 from regraft.data.open import open_data
 from regraft.deliver import pack
 from regraft.deliver.model import open_model
-from regraft.errors import ModelError, UsageError
+from regraft.engine.snapshot import Keeper
+from regraft.errors import ModelError, ResourceError, UsageError
 from regraft.kit.store import Folder
 from regraft.planner import request
-from regraft.waist import Budget, MachineCard, Options, Reading, Said
+from regraft.waist import Budget, MachineCard, Options, Reading, Said, Step
 from tests import places
 
 
@@ -115,6 +118,26 @@ def test_a_run_with_splits_of_their_own_goes_on_from_any_folder(
     monkeypatch.chdir(tmp_path)
     again = flow.steps(Folder(run).load("options", Options), tmp_path, resume=run)
     assert any(isinstance(event, Said) and event.text == f"going on with the run {run}" for event in again)
+
+
+def test_a_disk_that_fails_twice_is_one_error(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The race is ended with the run: not later, by a collector that can only print what fails then."""
+    full = ResourceError("writing failed", "No space left on device")
+    unraised: list[Any] = []
+
+    def fails(*_: Any) -> None:
+        raise full
+
+    work = flow.steps(options(home, strategies=("partial",)), tmp_path)
+    next(event for event in work if isinstance(event, Step))
+    monkeypatch.setattr(sys, "unraisablehook", unraised.append)
+    monkeypatch.setattr(Keeper, "save", fails)
+    monkeypatch.setattr(Folder, "log", fails)
+    with pytest.raises(ResourceError):
+        list(work)
+    del work
+    gc.collect()
+    assert not unraised
 
 
 def test_splits_are_written_as_they_were_used(finished: flow.Run) -> None:

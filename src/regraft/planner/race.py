@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from regraft.engine.predict import share_interval
 from regraft.errors import Diverged
@@ -42,7 +42,7 @@ class Race:
         self.pace = Pace(course)
         self._diverged: dict[int, Diverged] = {}
 
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Generator[Event, None, None]:
         """Family by family, in the order of the plans. The last event of each trial is `Finished`.
 
         Raises: Diverged: every plan that was run ended with a loss that is no number; one of several is left out.
