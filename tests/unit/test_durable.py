@@ -183,11 +183,12 @@ def test_point_swaps_a_link(tmp_path: Path) -> None:
     assert names(tmp_path) == {"one", "two", "link"}
 
 
-def test_a_failed_point_leaves_the_old_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["symlink", "rename"])
+def test_a_failed_point_leaves_the_old_link_and_no_other(tmp_path: Path, step: str) -> None:
     durable.point(tmp_path / "link", "one")
-    with failing(tmp_path, "symlink", errno.EROFS), pytest.raises(UsageError, match="Read-only"):
+    with failing(tmp_path, step, errno.EROFS), pytest.raises(UsageError, match="Read-only"):
         durable.point(tmp_path / "link", "two")
-    assert os.readlink(tmp_path / "link") == "one"
+    assert os.readlink(tmp_path / "link") == "one" and os.listdir(tmp_path) == ["link"]
 
 
 def test_remove_takes_files_folders_links_and_nothing(tmp_path: Path) -> None:

@@ -162,9 +162,14 @@ def point(link: Path, target: str) -> None:
     with _explained(link):
         part = link.with_name(f"{PART}{os.getpid()}-{link.name}")
         part.unlink(missing_ok=True)
-        os.symlink(target, part)
-        os.replace(part, link)
-        _sync_folder(link.parent)
+        try:
+            os.symlink(target, part)
+            os.replace(part, link)
+            _sync_folder(link.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
 
 
 def remove(path: Path) -> None:
