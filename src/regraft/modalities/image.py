@@ -84,11 +84,12 @@ def alike(cells: Sequence[Any], pairs: Sequence[tuple[int, int]]) -> list[bool]:
     """Which pairs of these pictures are one picture twice: saved, scaled or lightened anew, or with a mark put on it.
 
     Compared are the edges of 32 × 32 pixels in colour (correlation `COPY`) and the mean colour without brightness
-    (`TINT`); flat ones and those below `LEAST` pixels a side are like nothing: of digits of 8 × 8 pixels, 67 pairs by
-    different writers were above 0.9. Seen on ten sets: difference hashes alone find 1,193 pairs in office_caltech
-    at 6 bits, most of them unlike; above 0.9 there are exact repeats, one photograph saved twice, and none of the
-    thousands of like chest X-rays, keyboards and bicycles on white, which end at 0.88; JPEG at quality 30 and half the
-    size stay above 0.95. One that was cropped or moved by 2 % is mostly missed, one that was mirrored always.
+    (`TINT`); flat ones and those below `LEAST` pixels a side are like nothing: of scikit-learn's digits, 8 × 8
+    pixels, 155 pairs are above 0.9, none of them equal, 16 of 255 apart on average. Seen on ten sets: difference
+    hashes alone find 1,193 pairs in office_caltech at 6 bits, most of them unlike; above 0.9 there are exact repeats,
+    one photograph saved twice, and none of the thousands of like chest X-rays, keyboards and bicycles on white, which
+    end at 0.88; JPEG at quality 30 and half the size stay above 0.95. One that was cropped or moved by 2 % is mostly
+    missed, one that was mirrored always.
     """
     from concurrent.futures import ThreadPoolExecutor
 
