@@ -1,9 +1,11 @@
-"""Commands as tests run them: in this process, with their exit code and what they print."""
+"""Commands as tests run them, in this process or in one of their own: their exit codes and what they print."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,22 @@ def call(args: Sequence[object], capsys: Captured) -> tuple[int, str, str]:
         cli.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return int(ended.value.code or 0), out, err
+
+
+def regraft(*args: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a user would; its exit code is checked."""
+    command = [sys.executable, "-m", "regraft.cli", *map(str, args)]
+    made = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+    assert made.returncode == code, made.stderr
+    assert "Traceback" not in made.stderr
+    return made
+
+
+def told(made: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The one object on standard output."""
+    assert len(made.stdout.strip().splitlines()) == 1
+    found: dict[str, Any] = json.loads(made.stdout)
+    return found
 
 
 def error_of(args: Sequence[object], capsys: Captured, verb: str = "") -> dict[str, Any]:

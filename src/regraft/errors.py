@@ -12,8 +12,12 @@ RegraftError            1  a bug of ours (anything unforeseen ends here, with th
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+
+NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
 
 class RegraftError(Exception):
@@ -51,6 +55,19 @@ class ResourceError(RegraftError):
     code = 5
 
 
+class NoMemory(ResourceError):
+    """Memory ran out within a pass of the network: `in_step` tells a training step from a pass without gradients."""
+
+    def __init__(self, in_step: bool, saw: str) -> None:
+        self.in_step = in_step
+        super().__init__(
+            "memory ran out; what was written is whole",
+            saw=saw,
+            allowed="what this machine, or its control group, grants",
+            do="close other programs, or take a smaller model, --max-rows or a smaller --STRATEGY.batch",
+        )
+
+
 class BudgetError(RegraftError):
     code = 6
 
@@ -63,6 +80,31 @@ class Interrupted(RegraftError):
     def __init__(self, what: str, do: str = "", code: int = 130) -> None:
         super().__init__(what, do=do)
         self.code = code
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether an error, of whatever library, says that memory ran out.
+
+    >>> short_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+    True
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(words in str(error).lower() for words in NO_MEMORY)
+
+
+@contextlib.contextmanager
+def memory_watched(in_step: bool = False) -> Iterator[None]:
+    """Tell memory that runs out within a pass of the network from all that else may fail there.
+
+    Raises: NoMemory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not short_of_memory(error):
+            raise
+        raise NoMemory(in_step, " ".join(str(error).split())[:200]) from error
 
 
 def near(name: str, choices: Iterable[str]) -> str:

@@ -245,6 +245,7 @@ def _work(
             "(--balance none, --metric)"
         )
     course = Course(view, data, task, encoder, machine, folder, options.seed, options.cache)
+    course.settle()
     race = Race(course, plans, options.budget, clock, named=bool(options.strategies))
     packed = yield from _run(race, options, body.name)
     return (yield from _end(race, options, body, packed))

@@ -522,6 +522,17 @@ class MachineCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How much goes through the network at once, where memory did not suffice for what the machine card says.
+
+    `micro_batch` is rows of one pass without gradients; `pieces` is how many a training batch is cut into.
+    """
+
+    micro_batch: int
+    pieces: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that advice may rest on: the cards, scores of quick probes, similarity and measured seconds."""
 

@@ -1,32 +1,20 @@
-"""The command line from end to end on small pictures: adapt, read, predict, resume after kills, refuse."""
+"""The command line from end to end on small pictures: adapt, read, predict, resume."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from regraft.kit import shelf
 from tests import places
+from tests.calls import regraft, told
 
 pytestmark = pytest.mark.timeout(1200)  # each command starts a process or two: slow where the machine is busy
-
-
-def regraft(*args: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would; its exit code is checked."""
-    command = [sys.executable, "-m", "regraft.cli", *map(str, args)]
-    made = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
-    assert made.returncode == code, made.stderr
-    assert "Traceback" not in made.stderr
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +29,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def probe(*more: object) -> list[object]:
     return ["adapt", "data", "--model", "model", "--strategy", "probe", "--probe.epochs", "5", *more]
-
-
-def told(made: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The one object on standard output."""
-    assert len(made.stdout.strip().splitlines()) == 1
-    found: dict[str, Any] = json.loads(made.stdout)
-    return found
 
 
 def test_a_finished_run_is_read_as_one_object(home: Path) -> None:
@@ -199,69 +180,3 @@ def test_a_bundle_is_a_model_to_adapt_further(home: Path) -> None:
         )
     )
     assert found["ok"] and found["run"].startswith("runs/data-bundle-")
-
-
-REFUSALS = [
-    (["adapt", "nowhere", "--model", "model"], 3, "no such folder"),
-    (["adapt", "dta", "--model", "model"], 3, "no such folder"),
-    (["adapt", "data", "--model", "../modle"], 4, "no model of that name"),
-    (["adapt", "data", "--model", "modle"], 2, "could mean several things"),
-    (["adapt", "data", "--model", "transformers/no/name"], 4, "nothing is fetched"),
-    (["adapt", "data"], 2, "what to adapt is missing"),
-    (["adapt", "data", "--model", "model", "--strategy", "prbe"], 2, "no strategy of that name"),
-    (["adapt", "data", "--model", "model", "--strategy", "partial", "--partial.depth", "99"], 2, "that many stages"),
-    (["adapt", "data", "--model", "model", "--strategy", "partial", "--partial.depth", "two"], 2, "wrong kind"),
-    (["adapt", "data", "--model", "model", "--strateg", "probe"], 2, "--strategy"),
-    (["predict", "nowhere", "data"], 2, "no run in this folder"),
-    (["adapt", "data/train/red", "--model", "model"], 3, "no class folders"),
-]
-
-
-@pytest.mark.parametrize(("args", "code", "what"), REFUSALS, ids=lambda v: v if isinstance(v, str) else "")
-def test_refusals_have_a_code_and_a_cure(home: Path, args: list[str], code: int, what: str) -> None:
-    found = told(regraft(*args, "--json", cwd=home, code=code))
-    assert found["ok"] is False and found["error"]["code"] == code
-    assert set(found["error"]) == {"code", "what", "saw", "allowed", "do"}
-    assert what in json.dumps(found["error"])
-    spoken = regraft(*args, cwd=home, code=code)
-    assert spoken.stderr.startswith(("regraft: ", "data: ")) and spoken.stdout == ""
-
-
-def _start(home: Path, *args: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "regraft.cli", *map(str, args)]
-    return subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def partial(out: str) -> list[object]:
-    knobs = ["--partial.epochs", "60", "--partial.batch", "3", "--partial.lr", "0.0001"]
-    return ["adapt", "data", "--model", "model", "--strategy", "partial", *knobs, "--out", out]
-
-
-@pytest.fixture(scope="module")
-def unkilled(home: Path) -> bytes:
-    found = told(regraft(*partial("unkilled"), "--json", cwd=home))
-    return (home / found["run"] / found["trials"][0]["snapshot"]).read_bytes()
-
-
-def kill_at_random(home: Path, args: list[object], out: str, wanted: bytes, kills: int, span_s: float) -> None:
-    """SIGKILL the run `kills` times at random moments, then let it end: the weights must be `wanted`."""
-    draw = random.Random(out)
-    for _ in range(kills):
-        process = _start(home, *args)
-        try:
-            process.wait(draw.uniform(0.5, span_s))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    found = told(regraft(*args, "--json", cwd=home))
-    assert (home / found["run"] / found["trials"][0]["snapshot"]).read_bytes() == wanted
-
-
-def test_killed_at_random_moments(home: Path, unkilled: bytes) -> None:
-    kill_at_random(home, partial("killed"), "killed", unkilled, kills=3, span_s=12)
-
-
-@pytest.mark.slow
-def test_killed_at_ten_random_moments(home: Path, unkilled: bytes) -> None:
-    for i in range(10):
-        kill_at_random(home, partial(f"killed-{i}"), f"killed-{i}", unkilled, kills=1, span_s=20)

@@ -16,7 +16,7 @@ from regraft.cli import adapt, compare, config, doctor, evaluate, predict, repor
 from regraft.cli.adapt import FULL
 from regraft.cli.knobs import known, settled, strategies_of
 from regraft.cli.screen import clean, put, put_error
-from regraft.errors import RegraftError, ResourceError, UsageError
+from regraft.errors import NoMemory, RegraftError, ResourceError, UsageError, short_of_memory
 from regraft.kit import shelf
 
 GROUPS: dict[str, tuple[str, tuple[Callable[..., None], ...]]] = {
@@ -35,7 +35,6 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 NO_ROOM = ("no space left", "os error 28", "disk quota exceeded", "file too large")
-NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 ASCII = {"→": ">", "–": "-", "—": "-", "…": "...", "×": "x", "·": "|", "±": "+-", "≤": "<=", "≥": ">=", "�": "?"}
 """Our own signs, for terminals that have no others than ASCII."""
 
@@ -133,13 +132,8 @@ def _told(error: Exception) -> RegraftError:
         text = str(one).lower()
         number = one.errno if isinstance(one, OSError) else None
         where = f"{one.strerror}: {one.filename}" if isinstance(one, OSError) and one.filename else str(one)
-        if isinstance(one, MemoryError) or number == errno.ENOMEM or any(words in text for words in NO_MEMORY):
-            told = ResourceError(
-                "memory ran out; what was written is whole",
-                saw=" ".join(str(one).split())[:200],
-                allowed="what this machine, or its control group, grants",
-                do="close other programs, or take a smaller model, --max-rows or a smaller --STRATEGY.batch",
-            )
+        if short_of_memory(one):
+            told = NoMemory(False, " ".join(str(one).split())[:200])
         elif number in FULL or any(words in text for words in NO_ROOM):
             told = ResourceError(
                 "the disk is full; what was written is whole",

@@ -25,7 +25,7 @@ from torch import Tensor
 from regraft.backbone.state import State, ghost, leaves, tree
 from regraft.backbone.view import View
 from regraft.engine import freeze
-from regraft.errors import ResourceError, UsageError
+from regraft.errors import ResourceError, UsageError, memory_watched
 from regraft.kit import durable, hardware, shelf
 from regraft.waist import Encoder, MachineCard, Row, fingerprint
 
@@ -78,7 +78,7 @@ class Trunk:
 
     def _piece(self, parts: Sequence[Part], rows: int) -> State:
         batch = padded(self.encoder.tensors([part.value for part in parts]), rows)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with memory_watched(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             state = as_state(self.view.run(batch, stop=self.k), batch)
         if self.half:
             state = State(*(tree(lambda t: t.float() if t.is_floating_point() else t, part) for part in state))

@@ -19,7 +19,7 @@ from regraft.engine.cache import Shape, Table, groups
 from regraft.engine.predict import Graft, everything, outputs
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.engine.solve import solve
-from regraft.errors import Diverged, UsageError
+from regraft.errors import Diverged, UsageError, memory_watched
 from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Task, fingerprint
 
 Tables = Callable[[int], tuple[Table, Table]]
@@ -158,17 +158,13 @@ class _Phase:
         rate = self._rate(progress.epoch * steps + i)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * rate
-        states = self.train.batch(index)
-        with torch.random.fork_rng(devices=[]):
+        self.optimizer.zero_grad(set_to_none=True)
+        with memory_watched(in_step=True), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, "step", self.number, progress.epoch, i))
-            made = self.graft.forward(states, self.phase.frontier)
-            losses = self.task.loss(made, self.targets[index], self.plan.loss)
-            loss = losses.sum() * (steps / len(self.train.rows))  # a row counts the same in a short batch
+            losses = torch.cat([self._descend(some) for some in cut(index, self.graft.pieces)])
         value = losses.mean().item()
         if not math.isfinite(value):
             self._not_finite(value, progress, [self.train.rows[i].id for i in index])
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         if self.plan.optimizer.clip:
             torch.nn.utils.clip_grad_norm_([p for p, _ in self.chosen.values()], self.plan.optimizer.clip)
         self.optimizer.step()
@@ -178,6 +174,13 @@ class _Phase:
         progress.step_in_epoch += 1
         total = sum(p.epochs for p in self.plan.phases) * steps
         return Step(self.number, progress.step, total, value, self.plan.optimizer.lr * rate)
+
+    def _descend(self, index: list[int]) -> Tensor:
+        """Add the gradients of some rows of a batch to those that are there; the rows' losses."""
+        made = self.graft.forward(self.train.batch(index), self.phase.frontier)
+        losses = self.task.loss(made, self.targets[index], self.plan.loss)
+        (losses.sum() * (self.steps / len(self.train.rows))).backward()  # a row counts the same in a short batch
+        return losses.detach()
 
     def _score(self, progress: Progress) -> Scored:
         """Score validation; keep these weights if their loss is the lowest of the phase.
@@ -256,6 +259,16 @@ def batches(shapes: Sequence[Shape], size: int, seed: int) -> list[list[int]]:
     if len(set(shapes)) == 1:
         return found
     return [found[i] for i in torch.randperm(len(found), generator=draw).tolist()]
+
+
+def cut(index: list[int], pieces: int) -> list[list[int]]:
+    """A batch in at most so many pieces of nearly equal sizes, none of them empty.
+
+    >>> cut([4, 7, 1, 9, 3], 2)
+    [[4, 7], [1, 9, 3]]
+    """
+    n, count = len(index), min(pieces, len(index))
+    return [index[i * n // count : (i + 1) * n // count] for i in range(count)]
 
 
 def _put(held: dict[str, Tensor], values: dict[str, Tensor], prefix: str = "") -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from regraft.backbone.view import View
 from regraft.engine import freeze
 from regraft.engine.cache import Side, Table, groups
+from regraft.errors import memory_watched
 from regraft.waist import Metric, Score, Task
 
 RESAMPLES = 1000
@@ -23,10 +24,14 @@ Z = 1.959964
 
 @dataclass
 class Graft:
-    """A backbone with a head on it: what is trained, predicts and ships."""
+    """A backbone with a head on it: what is trained, predicts and ships.
+
+    `pieces` is how many a training batch goes through in, one after the other: more where memory asks for it.
+    """
 
     view: View
     head: nn.Module
+    pieces: int = 1
 
     def features(self, sides: Sequence[Side], k: int) -> Tensor:
         """What the head takes, from states at frontier k; at 0 a state is the encoded batch, at L the features.
@@ -68,7 +73,7 @@ def sides(pooling: str, columns: int) -> int:
 def outputs(graft: Graft, table: Table) -> Tensor:
     """Outputs for every row of a table, [N, …], in micro-batches of fixed shapes: bits do not depend on N."""
     found: dict[int, Tensor] = {}
-    with torch.no_grad(), freeze.mode(graft.view, graft.head, None):
+    with memory_watched(), torch.no_grad(), freeze.mode(graft.view, graft.head, None):
         for index, count in table.micro_batches():
             made = graft.forward(table.batch(index), table.trunk.k)
             found |= dict(zip(index[:count], made[:count], strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from regraft.engine.cache import Store, Table, Trunk, parts_of
 from regraft.engine.fit import fit, put_best, seed_of, touched
 from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval, sides
 from regraft.engine.snapshot import EVERY_S, Keeper, Progress
-from regraft.errors import UsageError
+from regraft.errors import NoMemory, UsageError
 from regraft.kit import durable, shelf
 from regraft.kit.meter import Meter
 from regraft.kit.store import Folder
@@ -35,6 +35,7 @@ from regraft.waist import (
     Finished,
     MachineCard,
     Plan,
+    Room,
     Row,
     Said,
     Score,
@@ -46,6 +47,7 @@ from regraft.waist import (
 SAMPLED = 256
 SPLITS = ("val", "test")
 SNAPSHOTS = "snapshots"
+ROOM = "room"
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Course:
     seed: int
     cached: bool = True
     every_s: float = EVERY_S
+    pieces: int = 1
     _plain: dict[str, View] = field(default_factory=dict)
     _encoders: dict[str, Encoder] = field(default_factory=dict)
     _said: set[tuple[str, int]] = field(default_factory=set, init=False)
@@ -76,8 +79,40 @@ class Course:
 
         Whoever stops pulling pauses it: a snapshot is written, and the next call goes on from there.
 
-        Raises: as `fit`.
+        Where memory runs out, less goes through the network at once from then on, and the plan goes on from its newest
+        snapshot; the size of its batches stays.
+
+        Raises: as `fit`; NoMemory: not even one row at a time fits.
         """
+        while True:
+            try:
+                yield from self._trial(number, plan)
+                return
+            except NoMemory as error:
+                told = self._narrow(plan, error)
+            yield Said(told)
+
+    def settle(self) -> None:
+        """Take over what an earlier sitting found out about memory."""
+        if room := self.folder.read(ROOM, Room):
+            self.machine, self.pieces = replace(self.machine, micro_batch=room.micro_batch), room.pieces
+
+    def _narrow(self, plan: Plan, error: NoMemory) -> str:
+        """Halve what goes through the network at once, in writing, since it decides the last bits of what follows."""
+        micro, pieces = self.machine.micro_batch, self.pieces
+        if error.in_step and pieces < plan.batch:
+            pieces = min(2 * pieces, plan.batch)
+            told = f"batches of {plan.batch} go through in {pieces} pieces, their gradients summed"
+        elif not error.in_step and micro > 1:
+            micro //= 2
+            told = f"{micro} rows go through at once"
+        else:
+            raise error
+        self.folder.write(ROOM, Room(micro, pieces))
+        self.settle()
+        return f"memory ran out: from here on {told}"
+
+    def _trial(self, number: int, plan: Plan) -> Generator[Event]:
         if (held := self.finished(number, plan)) is not None:
             yield Finished(held)
             return
@@ -155,12 +190,12 @@ class Course:
         """The plan's starting point: copies of the stages it may train, the rest shared, and a new head."""
         if plan.init == "plain":
             view = self._plain_view(plan)
-            return Graft(view, self.task.head(view.dim, True))
+            return Graft(view, self.task.head(view.dim, True), self.pieces)
         view = self.view.pooled(plan.pooling).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
         width = view.dim * (JOINED if self.sides(view) == 2 else 1)
-        return Graft(view, self.task.head(width, view.biased or plan.pooling != "native"))
+        return Graft(view, self.task.head(width, view.biased or plan.pooling != "native"), self.pieces)
 
     def encoder_of(self, view: View) -> Encoder:
         """How cells become batches of a view; one for all views that prepare their inputs the same way."""

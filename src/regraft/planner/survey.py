@@ -8,15 +8,28 @@ from regraft.backbone.view import View
 from regraft.engine import cache
 from regraft.engine.cache import Trunk
 from regraft.engine.predict import sides
-from regraft.errors import ModelError
+from regraft.errors import ModelError, NoMemory, memory_watched
 from regraft.kit import hardware
 from regraft.planner.course import samples
 from regraft.waist import BackboneCard, Data, Encoder, MachineCard
 
 
 def machine(view: View, data: Data, encoder: Encoder, precision: str) -> MachineCard:
-    """The machine and the choices made on it: threads, dtype, micro-batch, and which promise it can keep."""
+    """The machine and the choices made on it: threads, dtype, micro-batch, and which promise it can keep.
+
+    Raises: NoMemory: not even one row fits.
+    """
     micro = hardware.micro_batch(sum(stage.flops for stage in view.stages))
+    while True:
+        try:
+            return _machine(view, data, encoder, precision, micro)
+        except NoMemory:
+            if micro == 1:
+                raise
+            micro //= 2
+
+
+def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: int) -> MachineCard:
     threads = hardware.threads()
     hardware.settle(threads)
     notes: list[str] = []
@@ -32,7 +45,8 @@ def machine(view: View, data: Data, encoder: Encoder, precision: str) -> Machine
         begun = time.perf_counter()
         batch = encoder.tensors(some)
         prepared_s = time.perf_counter() - begun
-        promised, ran_s = cache.promise(view, batch)
+        with memory_watched():
+            promised, ran_s = cache.promise(view, batch)
         kept.add(promised)
         forward_s += share * apart * (prepared_s + ran_s) / len(some)
     exact = kept == {"exact"}
