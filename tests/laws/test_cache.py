@@ -12,8 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from regraft.engine import cache
-from regraft.engine.cache import Part, Store, Table, Trunk, open_store
+from regraft.engine import cache, trunk
+from regraft.engine.cache import Store, Table, open_store
+from regraft.engine.trunk import Part, Trunk
 from regraft.kit import hardware, shelf
 from regraft.modalities import text
 from regraft.planner.course import Course
@@ -240,7 +241,7 @@ def test_stores_that_were_opened_longest_ago_make_room(tmp_path: Path) -> None:
 def test_a_machine_without_the_promise_is_told_apart(tmp_path: Path) -> None:
     course = places.course(tmp_path)
     batch = course.encoder.tensors([row.cell for row in course.data.train[:8]])
-    promised, seconds = cache.promise(course.view, batch)
+    promised, seconds = trunk.promise(course.view, batch)
     assert promised == "exact" and seconds > 0
 
     class Shaky:
@@ -250,7 +251,7 @@ def test_a_machine_without_the_promise_is_told_apart(tmp_path: Path) -> None:
             made = course.view.run(given)
             return made + torch.arange(len(made))[:, None] * 1e-7
 
-    assert cache.promise(Shaky(), batch)[0] == "tolerance"  # type: ignore[arg-type]
+    assert trunk.promise(Shaky(), batch)[0] == "tolerance"  # type: ignore[arg-type]
 
 
 def test_an_unlawful_network_is_used_without_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

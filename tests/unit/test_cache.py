@@ -15,20 +15,8 @@ from torch import nn
 from regraft.backbone.state import State, ghost
 from regraft.backbone.view import View
 from regraft.engine import cache
-from regraft.engine.cache import (
-    Part,
-    Shape,
-    Store,
-    Table,
-    Trunk,
-    Uncuttable,
-    as_state,
-    groups,
-    join,
-    padded,
-    parts_of,
-    take,
-)
+from regraft.engine.cache import Store, Table, Uncuttable
+from regraft.engine.trunk import Part, Shape, Trunk, as_state, groups, join, padded, parts_of, take
 from regraft.waist import Encoder, InputSpec, MachineCard, Row, fingerprint
 from tests import places
 

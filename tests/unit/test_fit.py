@@ -17,10 +17,11 @@ from hypothesis import strategies as some
 
 from regraft.engine import fit as engine
 from regraft.engine import freeze
-from regraft.engine.cache import Shape, Table
+from regraft.engine.cache import Table
 from regraft.engine.fit import batches, fit, seed_of
 from regraft.engine.predict import Graft, outputs
 from regraft.engine.snapshot import Keeper
+from regraft.engine.trunk import Shape
 from regraft.errors import DataError, UsageError
 from regraft.kit.meter import Meter
 from regraft.planner.course import Course

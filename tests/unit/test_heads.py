@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from regraft.backbone.view import View
 from regraft.engine import heads
-from regraft.engine.cache import Table, Trunk
+from regraft.engine.cache import Table
 from regraft.engine.predict import JOINED, Graft, outputs
+from regraft.engine.trunk import Trunk
 from regraft.kit import shelf
 from regraft.waist import Encoder, Loss, Phase, Plan, Pooling, Row, Start, Target, Task
 from tests import tiny

@@ -14,8 +14,9 @@ from regraft.backbone.plain import FEATURES, Plain, Recipe, compressed
 from regraft.backbone.state import State
 from regraft.backbone.view import View
 from regraft.engine import freeze
-from regraft.engine.cache import Table, Trunk
+from regraft.engine.cache import Table
 from regraft.engine.predict import Graft, outputs
+from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError, UsageError
 from regraft.waist import Encoder, InputSpec, Opening, Phase, Pooled, Row, Stage, Target
 

@@ -57,7 +57,7 @@ def test_the_promise_is_held_at_every_padded_size(tmp_path: Path, monkeypatch: p
         seen.append(batch["input_ids"].shape)
         return "exact", 1.0
 
-    monkeypatch.setattr("regraft.engine.cache.promise", noted)
+    monkeypatch.setattr("regraft.engine.trunk.promise", noted)
     told = machine(text, "fp32")
     micro = told.micro_batch
     assert len(seen) == 3 and all(n == max(1, micro * 32 // length) for n, length in seen)
@@ -68,7 +68,7 @@ def test_the_promise_is_held_at_every_padded_size(tmp_path: Path, monkeypatch: p
         assert [length for _, length in seen] == [size for size, _ in Counter(sizes).most_common()]
     first = seen[0][1]
     monkeypatch.setattr(
-        "regraft.engine.cache.promise", lambda _, b: ("exact" if b["input_ids"].shape[1] == first else "tolerance", 1.0)
+        "regraft.engine.trunk.promise", lambda _, b: ("exact" if b["input_ids"].shape[1] == first else "tolerance", 1.0)
     )
     assert machine(text, "fp32").promise == "tolerance", "one size without the promise is enough"
 
@@ -92,6 +92,6 @@ def test_full_precision_measures_nothing(course: Course, monkeypatch: pytest.Mon
 
 
 def test_a_processor_without_the_promise_says_so(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regraft.engine.cache.promise", lambda *_: ("tolerance", 0.5))
+    monkeypatch.setattr("regraft.engine.trunk.promise", lambda *_: ("tolerance", 0.5))
     told = machine(course, "fp32")
     assert told.promise == "tolerance" and "agree to rounding only" in told.notes[0]

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from regraft.backbone import bundle as bundles
 from regraft.deliver.inputs import expand
-from regraft.engine.cache import Table, Trunk
+from regraft.engine.cache import Table
 from regraft.engine.predict import Graft, outputs, sides
+from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError
 from regraft.kit import hardware, shelf, store
 from regraft.waist import Bad, Bundle, Row, Task

@@ -14,8 +14,9 @@ from regraft.backbone import bundle as bundles
 from regraft.backbone.state import State
 from regraft.deliver import native, report
 from regraft.engine import freeze
-from regraft.engine.cache import Side, Table, Trunk
+from regraft.engine.cache import Table
 from regraft.engine.predict import Graft, outputs, sides
+from regraft.engine.trunk import Side, Trunk
 from regraft.errors import RegraftError
 from regraft.kit import durable, hardware, shelf
 from regraft.planner.course import Course

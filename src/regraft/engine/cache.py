@@ -15,19 +15,20 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from regraft.backbone.state import State, ghost, leaves, tree
+from regraft.backbone.state import State, leaves
 from regraft.backbone.view import View
 from regraft.engine import freeze
-from regraft.errors import ResourceError, UsageError, memory_watched
+from regraft.engine.trunk import Part, Shape, Side, Trunk, by_size, groups, join, parts_of, rows_of, take
+from regraft.errors import ResourceError, UsageError
 from regraft.kit import durable, hardware, shelf
-from regraft.waist import Encoder, MachineCard, Row, fingerprint
+from regraft.waist import MachineCard, Row, fingerprint
 
 FORMAT = 2
 BLOCK_BYTES = 64_000_000
@@ -36,53 +37,6 @@ BLOCK_SECONDS = 20.0
 
 class Uncuttable(Exception):
     """A state of this network holds something that cannot be kept row by row."""
-
-
-class Part(NamedTuple):
-    """What goes through the network at once: a row, one side of a pair, or a window of a long text."""
-
-    key: str
-    value: Any
-    size: int
-
-
-class Side(NamedTuple):
-    """States of n rows on one side, in the rows' order, with all windows of a row one after the other."""
-
-    state: State
-    windows: int
-
-
-Shape = tuple[tuple[int, int], ...]
-"""A row's padded size and number of windows on each side: only rows of one shape share a batch."""
-
-
-class Trunk:
-    """The part of a view below frontier k, run in micro-batches of one fixed shape, the last one padded.
-
-    Rows come out bit-equal whatever company they are in, on machines that keep the promise "exact".
-    """
-
-    def __init__(self, view: View, frontier: int, encoder: Encoder, micro: int, half: bool = False) -> None:
-        self.view, self.k, self.encoder, self.micro, self.half = view, frontier, encoder, micro, half
-
-    def rows(self, size: int) -> int:
-        """How many parts of a padded size make a micro-batch: `micro` of nominal length, fewer that are longer."""
-        return max(1, self.micro * self.view.inputs.shape[0] // size) if size else self.micro
-
-    def states(self, parts: Sequence[Part]) -> State:
-        """The states of parts of one size, in their order; shared tables of the network are kept once."""
-        rows = self.rows(parts[0].size)
-        pieces = [self._piece(parts[i : i + rows], rows) for i in range(0, len(parts), rows)]
-        return pieces[0] if len(pieces) == 1 else join(pieces)
-
-    def _piece(self, parts: Sequence[Part], rows: int) -> State:
-        batch = padded(self.encoder.tensors([part.value for part in parts]), rows)
-        with memory_watched(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            state = as_state(self.view.run(batch, stop=self.k), batch)
-        if self.half:
-            state = State(*(tree(lambda t: t.float() if t.is_floating_point() else t, part) for part in state))
-        return take(state, torch.arange(len(parts)), rows)
 
 
 class Table:
@@ -98,7 +52,7 @@ class Table:
         self._held: dict[int, State] = {}
         self._at: dict[str, int] = {}
         if store is not None:
-            for size, keys in _by_size(self.parts).items():
+            for size, keys in by_size(self.parts).items():
                 self._held[size] = store.gather(list(keys))
                 self._at |= {key: i for i, key in enumerate(keys)}
 
@@ -114,7 +68,7 @@ class Table:
             parts = [part for i in index for part in self.parts[i][side]]
             if self.store is not None:
                 whole = self._held[size]
-                state = take(whole, torch.tensor([self._at[part.key] for part in parts]), _rows(whole))
+                state = take(whole, torch.tensor([self._at[part.key] for part in parts]), rows_of(whole))
             elif self.trunk.k:
                 state = self.trunk.states(parts)
             else:
@@ -129,35 +83,6 @@ class Table:
             for start in range(0, len(members), rows):
                 some = members[start : start + rows]
                 yield some + some[-1:] * (rows - len(some)), len(some)
-
-
-def parts_of(encoder: Encoder, rows: Sequence[Row], sides: int) -> list[list[list[Part]]]:
-    """The parts of each row on each side."""
-    made: list[list[list[Part]]] = [[] for _ in rows]
-    for side in range(sides):
-        cells = [row.cell if sides == 1 else row.cell[side] for row in rows]
-        for row, cell, pieces, held in zip(rows, cells, encoder.parts(cells), made, strict=True):
-            key = row.key if sides == 1 else fingerprint(cell)
-            held.append([Part(f"{key}{f'/{i}' if i else ''}", *piece) for i, piece in enumerate(pieces)])
-    return made
-
-
-def groups(shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
-    """Shape → positions of its rows in their order; shapes in ascending order."""
-    found: dict[Shape, list[int]] = {}
-    for i, shape in enumerate(shapes):
-        found.setdefault(shape, []).append(i)
-    return {shape: found[shape] for shape in sorted(found)}
-
-
-def _by_size(parts: Sequence[Sequence[Sequence[Part]]]) -> dict[int, dict[str, Part]]:
-    """Padded size → the different parts of it by their keys, in the order of the rows."""
-    found: dict[int, dict[str, Part]] = {}
-    for row in parts:
-        for side in row:
-            for part in side:
-                found.setdefault(part.size, {}).setdefault(part.key, part)
-    return found
 
 
 class Store:
@@ -187,7 +112,7 @@ class Store:
 
     def lacking(self, parts: Sequence[Sequence[Sequence[Part]]]) -> list[Part]:
         """The different parts of rows that are not held, those of one size together."""
-        return [part for _, some in sorted(_by_size(parts).items()) for part in some.values() if part.key not in self]
+        return [part for _, some in sorted(by_size(parts).items()) for part in some.values() if part.key not in self]
 
     def fill(self, trunk: Trunk, parts: Sequence[Part]) -> Iterator[int]:
         """Run the trunk on what `lacking` gave, writing block after block; yields parts done so far."""
@@ -216,12 +141,12 @@ class Store:
     def gather(self, keys: Sequence[str]) -> State:
         """The states of `keys`, parts of one size, in their order, as one state."""
         blocks = sorted({self._where[key][0] for key in keys})
-        base = dict(zip(blocks, _starts([_rows(self._blocks[b]) for b in blocks]), strict=True))
+        base = dict(zip(blocks, _starts([rows_of(self._blocks[b]) for b in blocks]), strict=True))
         whole = self._blocks[blocks[0]]
         if len(blocks) > 1:
             whole = join([self._blocks[b] for b in blocks])
         index = torch.tensor([base[b] + i for b, i in (self._where[key] for key in keys)])
-        return take(whole, index, _rows(whole))
+        return take(whole, index, rows_of(whole))
 
     def _write(self, keys: list[str], state: State) -> None:
         tensors: dict[str, Tensor] = {}
@@ -335,6 +260,10 @@ def _size(folder: Path) -> int:
     return found
 
 
+def _starts(counts: Sequence[int]) -> list[int]:
+    return [sum(counts[:i]) for i in range(len(counts))]
+
+
 def holds(view: View, frontiers: Sequence[int], batch: dict[str, Tensor]) -> bool:
     """Whether the split law holds bit for bit at these frontiers on this batch."""
     with torch.no_grad():
@@ -348,77 +277,6 @@ def holds(view: View, frontiers: Sequence[int], batch: dict[str, Tensor]) -> boo
         except (Uncuttable, RuntimeError, TypeError, IndexError, KeyError, ValueError, AttributeError):
             return False
     return True
-
-
-def promise(view: View, batch: dict[str, Tensor]) -> tuple[str, float]:
-    """Which promise this machine can keep: "exact" if a row's bits do not depend on its company or its place.
-
-    Takes three passes of one micro-batch, about a second for a network of 0.6 GFLOP on two cores.
-
-    Returns: The promise, and the seconds of the fastest pass.
-    """
-    turned = {name: tensor.flip(0) for name, tensor in batch.items()}
-    alone = {name: tensor[:1].expand_as(tensor).contiguous() for name, tensor in batch.items()}
-    made, took = [], []
-    with torch.no_grad():
-        for one in (batch, turned, alone):
-            begun = time.perf_counter()
-            made.append(view.run(one))
-            took.append(time.perf_counter() - begun)
-    same = torch.equal(made[0], made[1].flip(0)) and torch.equal(made[0][0], made[2][0])
-    return "exact" if same else "tolerance", min(took)
-
-
-def padded(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:
-    """A batch filled up to `size` rows by repeating its last row."""
-    lacking = size - len(next(iter(batch.values())))
-    return {k: torch.cat([v, v[-1:].expand(lacking, *v.shape[1:])]) if lacking else v for k, v in batch.items()}
-
-
-def as_state(made: Any, batch: dict[str, Tensor]) -> State:
-    """What `View.run` gave as a state: features at the last frontier are a state too."""
-    if isinstance(made, State):
-        return made
-    return State(made, {}, {name: ghost(v, len(v)) for name, v in batch.items()})
-
-
-def take(state: State, index: Tensor, n: int) -> State:
-    """The rows at `index` of a state with `n` rows."""
-
-    def pick(tensor: Tensor) -> Tensor:
-        if not tensor.ndim or tensor.shape[0] != n:
-            return tensor
-        if tensor.stride(0) == 0:
-            return tensor[:1].expand(len(index), *tensor.shape[1:])
-        picked: Tensor = tensor.index_select(0, index)
-        return picked
-
-    return State(tree(pick, state.value), state.seen, {k: pick(v) for k, v in state.inputs.items()})
-
-
-def join(states: Sequence[State]) -> State:
-    """States of consecutive rows as one; tables that are shared by all rows are taken from the first."""
-    columns = list(zip(*(leaves(s.value) for s in states), strict=True))
-    counts = [_rows(s) for s in states]
-    glued = iter(
-        torch.cat(column) if all(t.shape[0] == n for t, n in zip(column, counts, strict=True)) else column[0]
-        for column in columns
-    )
-    value = tree(lambda _: next(glued), states[0].value)
-    n = sum(counts)
-    inputs = {
-        name: ghost(v, n) if v.stride(0) == 0 else torch.cat([s.inputs[name] for s in states])
-        for name, v in states[0].inputs.items()
-    }
-    return State(value, states[0].seen, inputs)
-
-
-def _rows(state: State) -> int:
-    return len(next(iter(state.inputs.values())))
-
-
-def _starts(counts: Sequence[int]) -> list[int]:
-    return [sum(counts[:i]) for i in range(len(counts))]
 
 
 def _spec(value: Any, tensors: dict[str, Tensor] | None) -> Any:

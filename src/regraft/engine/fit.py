@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from regraft.engine import freeze
-from regraft.engine.cache import Shape, Table, groups
+from regraft.engine.cache import Table
 from regraft.engine.predict import Graft, everything, outputs
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.engine.solve import solve
+from regraft.engine.trunk import Shape, groups
 from regraft.errors import Diverged, UsageError, memory_watched
 from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Task, fingerprint
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from regraft.backbone.names import matched, phrase
 from regraft.engine import freeze
-from regraft.engine.cache import Table, Trunk
+from regraft.engine.cache import Table
 from regraft.engine.predict import JOINED, Graft
+from regraft.engine.trunk import Trunk
 from regraft.waist import Loss, Plan, Row, Target, Task, fingerprint
 
 WIDEST, FINE, SLACK = 8, 8, 0.5

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from regraft.backbone.view import View
 from regraft.engine import freeze
-from regraft.engine.cache import Side, Table, groups
+from regraft.engine.cache import Table
+from regraft.engine.trunk import Side, groups
 from regraft.errors import memory_watched
 from regraft.waist import Metric, Score, Task
 

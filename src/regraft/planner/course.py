@@ -17,10 +17,11 @@ from safetensors.torch import save as save_tensors
 
 from regraft.backbone.view import View
 from regraft.engine import cache, freeze, heads
-from regraft.engine.cache import Store, Table, Trunk, parts_of
+from regraft.engine.cache import Store, Table
 from regraft.engine.fit import fit, put_best, seed_of, touched
 from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval, sides
 from regraft.engine.snapshot import EVERY_S, Keeper, Progress
+from regraft.engine.trunk import Trunk, parts_of
 from regraft.errors import NoMemory, UsageError
 from regraft.kit import durable, shelf
 from regraft.kit.meter import Meter

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from regraft.backbone.view import View
-from regraft.engine import cache
-from regraft.engine.cache import Trunk
+from regraft.engine import trunk
 from regraft.engine.predict import sides
 from regraft.errors import ModelError, NoMemory, memory_watched
 from regraft.kit import hardware
@@ -38,15 +37,15 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
         gain = hardware.bf16_gain()
         half = gain > 1.2
         notes.append(f"bfloat16 is {gain:.2f} times as fast as float32 here: the trunk runs in {_name(half)}")
-    trunk = Trunk(view, 0, encoder, micro)
+    whole = trunk.Trunk(view, 0, encoder, micro)
     apart = sides(view.pooling, len(data.columns))
     kept, forward_s = set(), 0.0
-    for share, some in samples(encoder, data.train, trunk, apart):
+    for share, some in samples(encoder, data.train, whole, apart):
         begun = time.perf_counter()
         batch = encoder.tensors(some)
         prepared_s = time.perf_counter() - begun
         with memory_watched():
-            promised, ran_s = cache.promise(view, batch)
+            promised, ran_s = trunk.promise(view, batch)
         kept.add(promised)
         forward_s += share * apart * (prepared_s + ran_s) / len(some)
     exact = kept == {"exact"}
