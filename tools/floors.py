@@ -75,6 +75,7 @@ LATE_TORCH = (
     "data",
     "modalities",
     "strategies",
+    "engine/blocks.py",
     "flow.py",
     "deliver/inputs.py",
     "deliver/runs.py",

@@ -179,7 +179,7 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
     told = []
     for plan in _plans(facts, options, balance_of(options, data, task)):
         graft = course.graft(plan)
-        stages, apart = graft.view.stages, course.sides(graft.view)
+        stages, apart = graft.view.stages, course.trunks.sides(graft.view)
         trained = {
             n: p for phase in plan.phases for n, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()
         }

@@ -131,6 +131,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Varied:
+    """A cell as a view of it shows it: `how` the modality varies cells, drawn by `seed`; `view` counts from 0."""
+
+    cell: Any
+    how: str
+    view: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """A data set with its three splits, each a sequence of rows; `notes` say what was decided, `flags` what was found.
 
@@ -365,14 +375,20 @@ class Optimizer:
     """The update rule. `lr` is multiplied by a phase's rates; `clip` bounds the gradient's norm, 0 means none.
 
     "lbfgs" is for a head alone on features that do not change: it takes all rows at once, has no rate, and its
-    `weight_decay` is the L2 penalty on the mean loss of a row.
+    `weight_decay` is the L2 penalty on the mean loss of a row. "path" is so too, and finds family and penalty of the
+    head itself, by cross-validation on the training rows.
     """
 
-    name: Literal["adamw", "sgd", "lbfgs"] = "adamw"
+    name: Literal["adamw", "sgd", "lbfgs", "path"] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
     clip: float = 1.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are taken at once: one step is the fit."""
+        return self.name in ("lbfgs", "path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +409,8 @@ class Plan:
 
     `init` "plain" puts the modality's plain features (TF-IDF, pixels) in the backbone's place. `start` is how the head
     begins: at zero, at the centroids of the classes, at the checkpoint's own labels, at the embedded names of the
-    classes, or at the cosine of a pair. `fold` "all" trains on the validation rows too.
+    classes, or at the cosine of a pair. `fold` "all" trains on the validation rows too. `augment` is how training cells
+    are varied and in how many `views`; a row shows another of its views in each epoch.
     """
 
     strategy: str
@@ -425,9 +442,14 @@ class Plan:
         return " ".join([*told, "and validation"] if self.fold == "all" else told)
 
     @property
+    def views(self) -> int:
+        """How many variations of a training row there are; 1 where nothing is varied."""
+        return max(1, int(dict(self.augment).get("views", 1)))
+
+    @property
     def trunk(self) -> int:
         """How deep the cache may reach: the lowest stage that any phase trains or any insert enters."""
-        if self.init == "random" or self.augment:
+        if self.init == "random":
             return 0
         return min([p.frontier for p in self.phases] + [s for i in self.inserts for s in i.stages])
 
@@ -506,7 +528,8 @@ class MachineCard:
     """The machine and every choice that a clock or a probe made on it; a resumed run replays these.
 
     `forward_s` is what a row takes through the whole backbone, from its cell on; it decides nothing without a budget in
-    seconds.
+    seconds. `engine` is how the frozen trunk computes; `compiles` is whether it may be compiled where that pays.
+    `watts` is what the processor drew in these passes, 0 where it does not say.
     """
 
     processor: str
@@ -519,6 +542,9 @@ class MachineCard:
     versions: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     forward_s: float = 0.0
+    engine: str = "eager"
+    compiles: bool = False
+    watts: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -719,6 +745,24 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """What the cache spared: rows that went through a frozen trunk, and those that a loop without a cache takes.
+
+    `seconds` and `joules` are computed from the pass that was timed on this machine; 0 joules where it counts none.
+    """
+
+    ran: int
+    plain: int
+    seconds: float
+    joules: float = 0.0
+
+    @property
+    def avoided(self) -> int:
+        """Passes of rows through a trunk that were not needed."""
+        return max(0, self.plain - self.ran)
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """How a race spent its budget: seconds over all sittings, trials, epochs through the backbone, what was left out.
 
@@ -732,6 +776,7 @@ class Account:
     rows: tuple[tuple[str, int], ...]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    saved: Saved | None = None
 
 
 @dataclass(frozen=True, slots=True)

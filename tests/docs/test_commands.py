@@ -14,6 +14,7 @@ STAGES: dict[str, stages.Stage] = {
     "docs/config.md": stages.digits,
     "docs/files.md": stages.digits,
     "docs/models.md": stages.network,
+    "docs/speed.md": stages.small,
     "docs/when_wrong.md": stages.wrong,
 }
 pytestmark = pytest.mark.timeout(900)

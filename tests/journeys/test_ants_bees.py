@@ -52,7 +52,8 @@ def test_the_probe_is_as_good_as_sklearn_on_the_same_features(shared: Path, plac
     data = open_data(shared / DATA)
     (folder,) = (place / "cache" / "trunk").iterdir()
     store = Store(folder)
-    features = {name: store.gather([r.key for r in getattr(data, name)]).value.numpy() for name in ("train", "test")}
+    keys = {name: [row.key for row in getattr(data, name)] for name in ("train", "test")}
+    features = {name: store.states(some).all().value.numpy() for name, some in keys.items()}
     scale = StandardScaler().fit(features["train"])
     fitted = LogisticRegression(C=0.01, max_iter=2000).fit(
         scale.transform(features["train"]), [r.y for r in data.train]

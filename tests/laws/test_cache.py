@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from regraft.engine import cache, trunk
+from regraft.engine import blocks, cache, trunk
 from regraft.engine.cache import Store, Table, open_store
 from regraft.engine.trunk import Part, Trunk
 from regraft.kit import hardware, shelf
@@ -21,6 +24,9 @@ from regraft.planner.course import Course
 from regraft.waist import Options, Reading, Said
 from tests import places
 from tests.disk import Disk, fail_at
+from tests.laws import fillers
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PLANS = [("probe", {"epochs": 3, "batch": 7}), ("partial", {"depth": 1, "epochs": 3, "batch": 7})]
 PLANS += [("partial", {"depth": 2, "epochs": 3, "batch": 7, "norm": "update"}), ("partial", {"depth": 3, "epochs": 2})]
@@ -234,7 +240,7 @@ def test_stores_that_were_opened_longest_ago_make_room(tmp_path: Path) -> None:
         (tmp_path / f"s{i}").mkdir()
         (tmp_path / f"s{i}" / "x.block").write_bytes(b"0" * 100)
         os.utime(tmp_path / f"s{i}", (i, i))
-    cache.trim(tmp_path, 250, tmp_path / "s0")
+    blocks.trim(tmp_path, 250, tmp_path / "s0")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s0", "s2", "s3"]
 
 
@@ -308,3 +314,36 @@ def test_a_cache_that_may_only_be_read_is_of_use(tmp_path: Path) -> None:
 def test_store_is_empty_where_nothing_was_kept(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
     assert "key" not in store and store.bytes == 0
+
+
+# ---------------------------------------------------------------- several processes
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("trimmed", [False, True], ids=["two fill it", "two fill it and one removes it"])
+def test_processes_share_a_store_and_end_with_equal_states(tmp_path: Path, trimmed: bool) -> None:
+    places.pictures(tmp_path / "data", train=6, val=3, test=3)
+    places.model(tmp_path / "model")
+    wanted = fillers.told(places.course(tmp_path, cached=False), cached=False)
+    whats = ["fill", "fill", *["trim"] * trimmed]
+    runs = []
+    for i, what in enumerate(whats):
+        ready = tmp_path / f"ready-{what}"
+        ready.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "tests.laws.fillers", str(tmp_path), what]
+        runs.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        while not ready.exists() and runs[i].poll() is None:
+            time.sleep(0.01)
+    (tmp_path / "go").touch()
+    told = [run.communicate(timeout=1000) for run in runs[:2]]
+    (tmp_path / "stop").touch()
+    told += [run.communicate(timeout=100) for run in runs[2:]]
+    assert [run.returncode for run in runs] == [0] * len(runs), told
+    assert [out.strip() for out, _ in told[:2]] == [wanted] * 2
+    kept = list(hardware.cache_folder().rglob("*.block"))
+    assert all(blocks.whole(path) for path in kept) and not list(hardware.cache_folder().rglob(".part-*"))
+    if trimmed:
+        assert int(told[2][0]) > 0, "something was there to be removed"
+    else:
+        assert len(kept) == 4 * 9, "a block for each micro-batch at each of four frontiers, none of them twice"
+        assert all(one.rows == 36 and one.about is not None for one in blocks.ls())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +15,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from regraft.backbone.state import State, ghost
+from regraft.backbone.state import State, as_state, ghost
 from regraft.backbone.view import View
 from regraft.engine import cache
 from regraft.engine.cache import Store, Table, Uncuttable
-from regraft.engine.trunk import Part, Shape, Trunk, as_state, groups, join, padded, parts_of, take
+from regraft.engine.trunk import Part, Shape, Trunk, groups, join, padded, parts_of, take
+from regraft.kit import hardware
 from regraft.waist import Encoder, InputSpec, MachineCard, Row, fingerprint
 from tests import places
+from tests.disk import Disk, Op
 
 PLAIN = some.none() | some.booleans() | some.integers(-5, 5) | some.floats(allow_nan=False) | some.text(max_size=5)
 OUTPUTS = some.recursive(
@@ -159,7 +166,7 @@ def test_two_fillers_of_one_store_do_no_harm(tmp_path: Path) -> None:
     fill(first, Fake(), rows(1, 2, 3, 4, 5))
     fill(second, Fake(), rows(1, 2, 3, 4, 5))
     assert len(list(tmp_path.glob("*.block"))) == 1
-    assert Store(tmp_path).gather(["key-5", "key-1"]).value[0][:, 0].tolist() == [5, 1]
+    assert Store(tmp_path).states(["key-5", "key-1"]).all().value[0][:, 0].tolist() == [5, 1]
 
 
 def test_the_store_is_filled_size_by_size_and_repeats_are_left_out(tmp_path: Path) -> None:
@@ -192,6 +199,140 @@ def test_rows_of_two_shapes_never_share_a_batch(tmp_path: Path, stored: bool) ->
         with pytest.raises(AssertionError, match="two shapes"):
             table.batch(index)
     assert table.batch([0, 2])[0].state.value[0][:, 0].tolist() == [1, 3]
+
+
+# ---------------------------------------------------------------- memory
+
+
+class Made(TorchDispatchMode):
+    """What operations under it make, in bytes: `now` is alive, `most` was at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        told = func.name()
+        if any(word in told for word in ("new_empty", "index_select", "cat", "clone", "empty")):
+            size = made.numel() * made.element_size()
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(made, self.gone, size)
+        return made
+
+    def gone(self, size: int) -> None:
+        self.now -= size
+
+
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, Fake, list[Row]]:
+    """Forty rows in ten blocks."""
+    monkeypatch.setattr(cache, "BLOCK_BYTES", 1)
+    store, some_rows = Store(tmp_path), rows(*range(40, 80))
+    fill(store, Fake(), some_rows)
+    assert len(list(tmp_path.glob("*.block"))) == 10
+    return Store(tmp_path), Fake(), some_rows
+
+
+def test_a_table_holds_its_states_once_and_never_more_than_a_block_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, trunk, some_rows = many(tmp_path, monkeypatch)
+    states = 40 * (2 * 4 + 8)  # two floats and an id
+    with Made() as made:
+        table = Table(trunk, some_rows[::-1], store)
+    index = 40 * 4 * 8  # the positions themselves
+    assert states <= made.now <= states + index and made.most <= made.now + states / 10 + index
+    assert table.batch([3])[0].state.value[0][:, 0].tolist() == [76]
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_states_beyond_a_share_of_memory_are_read_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(cache, "HELD_SHARE", share)
+    store, trunk, some_rows = many(tmp_path, monkeypatch)
+    with Made() as made:
+        table = Table(trunk, some_rows, store)
+        assert (made.now < 40 * 16) == (not share)
+    (side,) = table.batch([39, 0, 7, 7])
+    assert side.state.value[0].tolist() == [[79, -79], [40, -40], [47, -47], [47, -47]]
+    assert side.state.inputs["ids"].flatten().tolist() == [79, 40, 47, 47] and torch.equal(side.state.value[1], TABLE)
+    assert side.state.inputs["pixels"].shape == (4, 5) and side.state.inputs["pixels"].stride() == (0, 0)
+    assert side.state.seen["early"].shape == (1, 7) and side.state.value[0].is_contiguous()
+
+
+def test_a_store_without_a_place_on_disk_is_read_from_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in memory already: another copy would be one too many."""
+    store, trunk, some_rows = Store(tmp_path, "no room"), Fake(), rows(*range(40, 80))
+    fill(store, trunk, some_rows)
+    assert not list(tmp_path.iterdir())
+    with Made() as made:
+        table = Table(trunk, some_rows, store)
+    assert made.now < 40 * 16 and table.batch([39])[0].state.value[0].tolist() == [[79, -79]]
+
+
+def test_rows_of_one_block_and_a_table_of_as_many_rows_are_told_apart_by_the_other_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "BLOCK_BYTES", 1)
+    trunk = Fake()
+    trunk.micro = len(TABLE)
+    store, some_rows = Store(tmp_path), rows(*range(10, 10 + len(TABLE) + 4))
+    fill(store, trunk, some_rows)
+    assert len(list(tmp_path.glob("*.block"))) == 2
+    for share in (0, 1):
+        monkeypatch.setattr(cache, "HELD_SHARE", share)
+        (side,) = Table(trunk, some_rows[:2] + some_rows[-len(TABLE) + 2 :], store).batch([2, 0])
+        assert side.state.value[0][:, 0].tolist() == [16, 10] and torch.equal(side.state.value[1], TABLE)
+
+
+# ---------------------------------------------------------------- room on disk
+
+
+def test_a_store_above_the_size_of_the_cache_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is held in memory where it fits, else it is not made at all: batches are computed anew."""
+    monkeypatch.setattr(hardware, "cache_bytes", lambda: 100)
+    some_rows = rows(*range(40, 80))
+    for share, kept in ((1, 40), (0, 0)):
+        monkeypatch.setattr(cache, "HELD_SHARE", share)
+        store, trunk = Store(tmp_path / "store"), Fake()
+        assert (fill(store, trunk, some_rows)[-1:] or [0]) == [kept]
+        assert re.search(r"MB for .*store, of 0.0 MB for the whole cache", store.unkept)
+        table = Table(trunk, some_rows, store)
+        assert (table.store is None) == (not kept)
+        assert table.batch([39])[0].state.value[0].tolist() == [[79, -79]]
+    assert not (tmp_path / "store").exists()
+
+
+def test_other_stores_make_room_before_one_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cache_bytes", lambda: 100_000)
+    for i in range(3):
+        (tmp_path / f"old{i}").mkdir()
+        (tmp_path / f"old{i}" / "x.block").write_bytes(b"0" * 32_000)
+        os.utime(tmp_path / f"old{i}", (i + 1, i + 1))
+    fill(Store(tmp_path / "new"), Fake(), rows(*range(40, 80)))  # it is foretold to take 7 kB
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old1", "old2"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_folder_that_is_removed_while_it_is_filled_comes_back(tmp_path: Path, step: int) -> None:
+    """Another process may make room between any two steps of a write."""
+    gone: list[str] = []
+
+    def remove(op: Op) -> None:
+        if op.path.suffix == ".block" and len(gone) < step:
+            gone.append(op.path.name)
+            shutil.rmtree(tmp_path / "store")
+
+    store, trunk = Store(tmp_path / "store"), Fake()
+    with Disk(tmp_path, remove).used():
+        fill(store, trunk, rows(1, 2, 3))
+    assert gone and Table(trunk, rows(3, 1), store).batch([0, 1])[0].state.value[0][:, 0].tolist() == [3, 1]
+    assert fill(store, trunk, rows(4)) == [1]
+    assert bool(store.unkept) == (not list((tmp_path / "store").glob("*.block")))
 
 
 # ---------------------------------------------------------------- parts, sides, shapes

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from regraft.engine.trunk import samples
 from regraft.kit.store import Folder
-from regraft.planner.course import Course, samples
+from regraft.planner.course import Course
 from regraft.planner.sizes import refitted
 from regraft.waist import Filled, Plan, Said, Scored
 from tests import places
@@ -54,7 +55,7 @@ def test_a_head_is_as_wide_as_what_it_gets(tmp_path: Path) -> None:
     course = places.text_course(tmp_path, "pairs")
     mean, native = (course.graft(places.plan(course, "probe", pooling=name)) for name in ("mean", "native"))
     assert (mean.head.in_features, native.head.in_features) == (4 * 32, 32)
-    assert (course.sides(mean.view), course.sides(native.view)) == (2, 1)
+    assert (course.trunks.sides(mean.view), course.trunks.sides(native.view)) == (2, 1)
     assert mean.head.bias is not None and native.head.bias is not None
 
 
@@ -88,7 +89,7 @@ def test_numbers_come_with_what_validation_taught(tmp_path: Path) -> None:
 @pytest.mark.parametrize("apart", [1, 2])
 def test_samples_are_micro_batches_of_each_size(tmp_path: Path, apart: int) -> None:
     course = places.text_course(tmp_path, "pairs")
-    trunk = course._trunk(course.view, 0)
+    trunk = course.trunks._trunk(course.view, 0)
     found = list(samples(course.encoder, course.data.train, trunk, apart))
     assert sum(share for share, _ in found) == pytest.approx(1.0)
     batches = [course.encoder.tensors(parts) for _, parts in found]

@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 from torch import nn
 
-from regraft.backbone.state import State
+from regraft.backbone.state import State, as_state
 from regraft.engine.predict import Graft, interval, joined, outputs, score, sides
-from regraft.engine.trunk import Side, as_state
+from regraft.engine.trunk import Side
 from regraft.metrics.classes import METRICS
 from regraft.tasks import classify, regress
 from regraft.waist import Target

@@ -187,7 +187,7 @@ def test_an_unknown_knob_gets_the_nearest() -> None:
 
 def test_a_knob_of_a_strategy_that_was_not_asked_for_is_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.batch, probe\.clip, .*, probe\.lr, .*, probe\.pool"
+        UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.augment, .*, probe\.by, .*, probe\.lr, .*pool"
     ):
         check_knobs(["probe"], [("partial.depth", "1")])
 

@@ -23,7 +23,7 @@ KNOBS = (
     *(("scratch.epochs", "3"), ("gradual.epochs", "3"), ("layerwise.epochs", "3")),
 )
 NAMES = ("asis", "full", "gradual", "layerwise", "partial", "probe", "scratch")
-MEASURED = {"seconds", "notes"}
+MEASURED = {"seconds", "notes", "saved"}
 
 
 @pytest.fixture(scope="module")

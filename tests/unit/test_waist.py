@@ -83,7 +83,8 @@ def test_trunk_is_the_lowest_thing_that_changes() -> None:
     assert lora_last_4().trunk == TOP - 5
     assert gradual_l2sp().trunk == 0
     assert dataclasses.replace(probe(), init="random").trunk == 0
-    assert dataclasses.replace(probe(), augment=(("flip", True),)).trunk == 0
+    varied = dataclasses.replace(probe(), augment=(("how", "flip"), ("views", 2)))
+    assert (varied.trunk, varied.views, probe().views) == (TOP, 2, 1), "views of a row go through the trunk as it does"
 
 
 def test_an_insert_below_the_frontier_lowers_the_trunk() -> None:

@@ -65,3 +65,10 @@ def leaves(value: Any) -> list[Tensor]:
     found: list[Tensor] = []
     tree(lambda t: found.append(t), value)
     return found
+
+
+def as_state(made: Any, batch: Mapping[str, Tensor]) -> State:
+    """What `View.run` gave as a state: features at the last frontier are a state too."""
+    if isinstance(made, State):
+        return made
+    return State(made, {}, {name: ghost(v, len(v)) for name, v in batch.items()})

@@ -72,7 +72,7 @@ def adapt(
     out: Annotated[Path, typer.Option("--out", help="The folder that runs are put into.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed", help="Seeds splits, starts, order of rows, resampling.")] = 0,
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32 (exact), or auto: bf16 for the trunk where it is measured faster.")
+        str, typer.Option("--precision", help="fp32 (exact), or auto: the frozen trunk computes as is fastest here.")
     ] = "fp32",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep what the frozen trunk gives.")] = True,
     fresh: Annotated[
@@ -257,7 +257,7 @@ def object_of(run: Run, command: str) -> dict[str, Any]:
 
 def finale(screen: Screen, run: Run) -> None:
     """The trials, the decision and what to do next, as `adapt` ends and `runs show` repeats."""
-    from regraft.deliver import report
+    from regraft.deliver import report, story
 
     screen.table(report.head_of(run.trials), report.cells_of(run.trials, run.verdict.winner), kept=4)
     put("")
@@ -267,6 +267,8 @@ def finale(screen: Screen, run: Run) -> None:
     if run.account.skipped or run.account.budget != Budget():
         left = f", {len(run.account.skipped)} plans left out" if run.account.skipped else ""
         put(f"race    {run.account.trials} trials in {run.account.seconds:.0f} s{left}")
+    if run.account.saved and (text := story.spared(run.account.saved)):
+        put_sentence(f"cache   {text}")
     put(f"report  {run.report}")
     if run.verdict.decision == "refuse":
         put("no bundle is shipped")

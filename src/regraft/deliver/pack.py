@@ -46,7 +46,7 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
     )
     number = 1 + max((int(p.name[7:]) for p in run.glob("bundle-*") if p.name[7:].isdigit()), default=0)
     final = run / f"bundle-{number}"
-    apart = course.sides(graft.view)
+    apart = course.trunks.sides(graft.view)
     size = sum(t.numel() * t.element_size() for t in graft.view.module.state_dict().values())
     with durable.folder(final, size) as part:
         opening = graft.view.export(task.fold(graft.head), data.target, str(part))
@@ -75,7 +75,7 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
         bundles.write(part, bundle)
         rows = _shown(data) if tried else []
         table = (
-            Table(Trunk(graft.view, 0, course.encoder_of(graft.view), machine.micro_batch), rows, None, apart)
+            Table(Trunk(graft.view, 0, course.trunks.encoder_of(graft.view), machine.micro_batch), rows, None, apart)
             if rows
             else None
         )

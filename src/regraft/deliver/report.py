@@ -94,7 +94,7 @@ def plan_terms(plan: Plan) -> list[tuple[str, str]]:
     }
     start |= {"names": "at the embedded names of the classes", "cosine": "at the cosine of a pair"}
     init = {"pretrained": "pretrained", "random": "random", "plain": "plain features in place of a network"}
-    rate = f", rate {rule.lr:g}" if rule.name != "lbfgs" else ""
+    rate = f", rate {rule.lr:g}" if not rule.whole else ""
     told = [
         ("Starts from", f"{init[plan.init]} weights" if plan.init != "plain" else init[plan.init]),
         ("Head", start[plan.start]),

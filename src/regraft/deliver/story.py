@@ -30,6 +30,7 @@ from regraft.waist import (
     Options,
     Plan,
     Reading,
+    Saved,
     Score,
     Trial,
     Verdict,
@@ -319,6 +320,21 @@ def tried(story: Story) -> str:
     return made + (f"; {count(left, 'plan')} left out" if left else "")
 
 
+def spared(saved: Saved) -> str:
+    """What the cache spared, in a sentence without a full stop; empty where it spared nothing.
+
+    >>> spared(Saved(700, 9300, 41.5))
+    'the frozen trunk ran on 700 rows instead of 9,300: 8,600 passes of a row avoided, about 41.5 s (computed)'
+    """
+    if not saved.avoided:
+        return ""
+    energy = f" and {saved.joules:,.0f} J" if saved.joules else ""
+    return (
+        f"the frozen trunk ran on {count(saved.ran, 'row')} instead of {saved.plain:,}: {saved.avoided:,} passes of a "
+        f"row avoided, about {clock(saved.seconds)}{energy} (computed)"
+    )
+
+
 def spent(story: Story) -> list[str]:
     """How the budget was spent, in sentences; empty where the run kept no account."""
     account = story.account
@@ -334,6 +350,8 @@ def spent(story: Story) -> list[str]:
     fewer = [f"{used:,} of {there[s]:,} {s}" for s, used in account.rows if s in there and used < there[s]]
     if fewer:
         told.append(f"Rows used: {', '.join(fewer)}; the clock did not allow more.")
+    if account.saved and (text := spared(account.saved)):
+        told.append(f"{sentence_case(text)} Its price is that of a pass timed on this machine before the race.")
     return told + [sentence_case(note) for note in account.notes]
 
 

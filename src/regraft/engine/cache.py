@@ -8,6 +8,7 @@ named by their SHA-256, renamed into place, so two processes may fill one store 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import math
@@ -22,17 +23,22 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from regraft.backbone.state import State, leaves
+from regraft.backbone.state import State, as_state, leaves, tree
 from regraft.backbone.view import View
-from regraft.engine import freeze
-from regraft.engine.trunk import Part, Shape, Side, Trunk, by_size, groups, join, parts_of, rows_of, take
+from regraft.engine import blocks, freeze
+from regraft.engine.trunk import Part, Shape, Side, Trunk, by_size, groups, join, parts_of, rows_of
 from regraft.errors import ResourceError, UsageError
 from regraft.kit import durable, hardware, shelf
+from regraft.kit.store import Folder
 from regraft.waist import MachineCard, Row, fingerprint
 
 FORMAT = 2
 BLOCK_BYTES = 64_000_000
 BLOCK_SECONDS = 20.0
+HELD_SHARE = 0.25
+"""States that take more of the machine's memory than this are read from their blocks batch by batch."""
+TRIES = 3
+"""How often a block is written while other processes remove its folder under it."""
 
 
 class Uncuttable(Exception):
@@ -40,21 +46,24 @@ class Uncuttable(Exception):
 
 
 class Table:
-    """States of a list of rows by position: computed anew for each batch, or read from a store.
+    """States of a list of rows by position: computed anew for each batch, or read from a store that has them all.
 
     With two `sides` a row's cell is a pair whose texts go through the network apart.
     """
 
     def __init__(self, trunk: Trunk, rows: Sequence[Row], store: Store | None, sides: int = 1) -> None:
-        self.trunk, self.rows, self.store = trunk, rows, store
+        self.trunk, self.rows = trunk, rows
         self.parts = parts_of(trunk.encoder, rows, sides)
+        self.store = store = None if store is None or store.lacking(self.parts) else store
         self.shapes: list[Shape] = [tuple((side[0].size, len(side)) for side in row) for row in self.parts]
-        self._held: dict[int, State] = {}
+        self._kept: dict[int, Kept] = {}
         self._at: dict[str, int] = {}
         if store is not None:
             for size, keys in by_size(self.parts).items():
-                self._held[size] = store.gather(list(keys))
+                self._kept[size] = store.states(list(keys))
                 self._at |= {key: i for i, key in enumerate(keys)}
+            if not store.unkept and fits(sum(kept.bytes for kept in self._kept.values())):
+                self._kept = {size: kept.held() for size, kept in self._kept.items()}
 
     def batch(self, index: Sequence[int]) -> list[Side]:
         """States of the rows at `index`, all of one shape, in that order, a side each.
@@ -67,8 +76,7 @@ class Table:
         for side, (size, count) in enumerate(shape):
             parts = [part for i in index for part in self.parts[i][side]]
             if self.store is not None:
-                whole = self._held[size]
-                state = take(whole, torch.tensor([self._at[part.key] for part in parts]), rows_of(whole))
+                state = self._kept[size].take(torch.tensor([self._at[part.key] for part in parts]))
             elif self.trunk.k:
                 state = self.trunk.states(parts)
             else:
@@ -85,21 +93,88 @@ class Table:
                 yield some + some[-1:] * (rows - len(some)), len(some)
 
 
+class Kept:
+    """States of parts of one size in an order of their own, read from the blocks that hold them."""
+
+    def __init__(self, held: Sequence[State], where: Sequence[tuple[int, int]]) -> None:
+        used = {block: i for i, block in enumerate(sorted({block for block, _ in where}))}
+        self._states = [held[block] for block in used]
+        self._where = torch.tensor([(used[block], row) for block, row in where]).reshape(-1, 2)
+        self._leaves = [leaves((state.value, state.inputs)) for state in self._states]
+        counts = [rows_of(state) for state in self._states]
+        self._rowwise = [
+            all(bool(t.ndim) and t.shape[0] == n for t, n in zip(column, counts, strict=True))
+            for column in zip(*self._leaves, strict=True)
+        ]
+
+    @property
+    def bytes(self) -> int:
+        """What these states take where they are gathered in memory; what stands for all rows is not counted."""
+        one = [t for t, rowwise in zip(self._leaves[0], self._rowwise, strict=True) if rowwise and not _ghostly(t)]
+        return len(self._where) * sum(t[0].numel() * t.element_size() for t in one)
+
+    def held(self) -> Kept:
+        """The same states in memory, in one copy."""
+        made = Kept([self.all()], [(0, i) for i in range(len(self._where))])
+        made._rowwise = self._rowwise  # a table for all rows may have as many as there are rows in memory
+        return made
+
+    def all(self) -> State:
+        """All of these states, in their order."""
+        return self.take(torch.arange(len(self._where)))
+
+    def take(self, index: Tensor) -> State:
+        """The states at these positions, in that order."""
+        at, n = self._where[index], len(index)
+        used = at[:, 0].unique().tolist() if len(self._states) > 1 else [0]
+        found = [(block, (at[:, 0] == block).nonzero().flatten()) for block in used] if len(used) > 1 else []
+
+        def gathered(column: int) -> Tensor:
+            first = self._leaves[0][column]
+            if not self._rowwise[column]:
+                return first
+            if _ghostly(first):
+                return first[:1].expand(n, *first.shape[1:])
+            if not found:
+                picked: Tensor = self._leaves[used[0]][column].index_select(0, at[:, 1])
+                return picked
+            made = first.new_empty((n, *first.shape[1:]))
+            for block, places in found:
+                made.index_copy_(0, places, self._leaves[block][column].index_select(0, at[places, 1]))
+            return made
+
+        columns = itertools.count()
+        state = self._states[0]
+        value, inputs = tree(lambda _: gathered(next(columns)), (state.value, state.inputs))
+        return State(value, state.seen, inputs)
+
+
+def _ghostly(tensor: Tensor) -> bool:
+    """Whether a tensor stands for rows without holding any."""
+    return tensor.numel() > 1 and not any(tensor.stride())
+
+
+def fits(need: int) -> bool:
+    """Whether so many bytes may be held in memory at once."""
+    return need <= HELD_SHARE * hardware.memory_bytes()
+
+
 class Store:
     """A folder of blocks for one trunk. Blocks that do not match their name are dropped and computed again.
 
+    Blocks are mapped into memory: the system reads what is asked for, and what another process removes stays readable.
     Where the disk has no room or may not be written, blocks are held in memory alone, and `unkept` says why.
     """
 
-    def __init__(self, folder: Path, unkept: str = "") -> None:
-        self.folder, self.unkept = folder, unkept
+    def __init__(self, folder: Path, unkept: str = "", about: blocks.About | None = None) -> None:
+        self.folder, self.unkept, self._about = folder, unkept, about
         self._where: dict[str, tuple[int, int]] = {}
         self._blocks: list[State] = []
         self.dropped = 0
         with contextlib.suppress(ResourceError, UsageError, OSError):  # a store that may only be read is of use too
             durable.sweep(folder)
             os.utime(folder)
-        for path in sorted(folder.glob("*.block")):
+        for path in blocks.within(folder):
             self._open(path)
 
     def __contains__(self, key: str) -> bool:
@@ -108,14 +183,17 @@ class Store:
     @property
     def bytes(self) -> int:
         """What the store holds on disk."""
-        return _size(self.folder)
+        return blocks.size(self.folder)
 
     def lacking(self, parts: Sequence[Sequence[Sequence[Part]]]) -> list[Part]:
         """The different parts of rows that are not held, those of one size together."""
         return [part for _, some in sorted(by_size(parts).items()) for part in some.values() if part.key not in self]
 
     def fill(self, trunk: Trunk, parts: Sequence[Part]) -> Iterator[int]:
-        """Run the trunk on what `lacking` gave, writing block after block; yields parts done so far."""
+        """Run the trunk on what `lacking` gave, writing block after block; yields parts done so far.
+
+        It ends early where neither disk nor memory has room for what the first micro-batch foretells.
+        """
         done = 0
         for _, some in itertools.groupby(parts, key=lambda part: part.size):
             wanted = list(some)
@@ -128,8 +206,8 @@ class Store:
                 keys += [part.key for part in few]
                 pieces.append(piece)
                 more = sum(t.numel() * t.element_size() for t in leaves(piece.value))
-                if not start:
-                    self._room(more * math.ceil(len(wanted) / len(few)))
+                if not start and not self._room(more * math.ceil(len(wanted) / len(few))):
+                    return
                 size += more
                 last = start + rows >= len(wanted)
                 if last or size > BLOCK_BYTES or time.monotonic() - since > BLOCK_SECONDS:
@@ -138,15 +216,9 @@ class Store:
                 done += len(few)
                 yield done
 
-    def gather(self, keys: Sequence[str]) -> State:
-        """The states of `keys`, parts of one size, in their order, as one state."""
-        blocks = sorted({self._where[key][0] for key in keys})
-        base = dict(zip(blocks, _starts([rows_of(self._blocks[b]) for b in blocks]), strict=True))
-        whole = self._blocks[blocks[0]]
-        if len(blocks) > 1:
-            whole = join([self._blocks[b] for b in blocks])
-        index = torch.tensor([base[b] + i for b, i in (self._where[key] for key in keys)])
-        return take(whole, index, rows_of(whole))
+    def states(self, keys: Sequence[str]) -> Kept:
+        """The states of `keys`, parts of one size, in their order."""
+        return Kept(self._blocks, [self._where[key] for key in keys])
 
     def _write(self, keys: list[str], state: State) -> None:
         tensors: dict[str, Tensor] = {}
@@ -158,31 +230,50 @@ class Store:
         }
         tensors = {n: t.contiguous() for n, t in tensors.items()}
         if not self.unkept:
-            data = save(tensors, {"regraft": json.dumps(told)})
-            try:
-                durable.write(self.folder / f"{durable.digest(data)}.block", data)
-            except (ResourceError, UsageError) as error:
-                self.unkept = error.saw
+            tensors = self._put(told, tensors) or tensors
         self._add(told, tensors)
 
-    def _room(self, need: int) -> None:
-        """Keep nothing of what would take more than half of the room that the disk has: the run itself needs some."""
-        free = hardware.free_bytes(self.folder)
-        if 2 * need > free and not self.unkept:
+    def _put(self, told: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Write a block; its tensors as they lie on disk, none where it cannot be written, or is removed at once."""
+        data = save(tensors, {"regraft": json.dumps(told)})
+        path = self.folder / f"{durable.digest(data)}.block"
+        for left in reversed(range(TRIES)):
+            try:
+                if self._about is not None and not (self.folder / f"{blocks.ABOUT}.json").exists():
+                    Folder(self.folder).write(blocks.ABOUT, self._about)
+                durable.write(path, data)
+                return _mapped(path)
+            except (ResourceError, UsageError) as error:
+                self.unkept = error.saw
+                break
+            except FileNotFoundError:  # another process removed the folder between two steps
+                self.unkept = "" if left else f"{self.folder}: another process keeps removing it"
+        return {}
+
+    def _room(self, need: int) -> bool:
+        """Whether `need` bytes can be kept on disk, where others make room for them, or else in memory.
+
+        More than half of the room that the disk has is never taken: the run itself needs some.
+        """
+        free, limit, whole = hardware.free_bytes(self.folder), hardware.cache_bytes(), self.bytes + need
+        if not self.unkept and whole > limit:
+            self.unkept = f"{whole / 1e6:,.1f} MB for {self.folder}, of {limit / 1e6:,.1f} MB for the whole cache"
+        elif not self.unkept and 2 * need > free:
             self.unkept = f"{need / 1e6:,.1f} MB for {self.folder}, of {free / 1e6:,.1f} MB free"
+        elif not self.unkept:
+            with contextlib.suppress(ResourceError, UsageError):
+                blocks.trim(self.folder.parent, limit - whole, self.folder)
+        return not self.unkept or fits(need)
 
     def _open(self, path: Path) -> None:
         try:
             if durable.file_digest(path) == path.stem:
-                with safe_open(path, framework="pt") as file:
-                    told = json.loads(file.metadata()["regraft"])
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                self._add(told, tensors)
+                self._add(blocks.head(path), _mapped(path))
                 return
             durable.remove(path)
         except FileNotFoundError:
             return  # another process made room
-        except (ResourceError, UsageError, OSError):
+        except (ResourceError, UsageError, OSError, ValueError):
             pass  # it cannot be read, or not removed
         self.dropped += 1
 
@@ -198,15 +289,40 @@ class Store:
         self._blocks.append(state)
 
 
+def _mapped(path: Path) -> dict[str, Tensor]:
+    """A block's tensors by name, mapped into memory.
+
+    Raises: FileNotFoundError: another process has removed it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except RuntimeError as error:  # torch opens the file once more, by its name
+        if path.exists() and "No such file" not in str(error):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+
+
 def open_store(view: View, frontier: int, machine: MachineCard) -> Store:
     """The store of everything below `frontier` of this view on this machine; the least used ones make room."""
     folder = place(view, frontier, machine)
     try:
         durable.private(folder.parent)
-        trim(folder.parent, hardware.cache_bytes(), folder)
+        blocks.trim(folder.parent, hardware.cache_bytes(), folder)
     except (ResourceError, UsageError) as error:
         return Store(folder, error.saw)
-    return Store(folder)
+    about = blocks.About(
+        model=view.name,
+        provider=view.provider,
+        pooling=view.pooling,
+        frontier=frontier,
+        stages=len(view.stages),
+        engine=machine.engine,
+        dtype=machine.dtype,
+        threads=machine.threads,
+        micro_batch=machine.micro_batch,
+    )
+    return Store(folder, about=about)
 
 
 def place(view: View, frontier: int, machine: MachineCard) -> Path:
@@ -222,54 +338,25 @@ def place(view: View, frontier: int, machine: MachineCard) -> Path:
         view.inputs,
         shelf.find("modalities", view.inputs.modality).POLICY,
         "eval",
+        machine.engine,
         machine.dtype,
         machine.micro_batch,
         machine.threads,
         machine.processor,
         machine.versions,
     )
-    return hardware.cache_folder() / "trunk" / key[:32]
-
-
-def trim(root: Path, limit_bytes: int, keep: Path) -> None:
-    """Remove the stores that were opened longest ago until the rest fits `limit_bytes`."""
-    found = {path: _date(path) for path in root.glob("*") if path != keep}
-    stores = sorted((path for path, date in found.items() if date), key=lambda path: found[path])
-    sizes = {path: _size(path) for path in stores}
-    total = sum(sizes.values())
-    for path in stores:
-        if total <= limit_bytes:
-            break
-        durable.remove(path)
-        total -= sizes[path]
-
-
-def _date(path: Path) -> float:
-    """When a folder was last opened; 0 where it is none, or another process has just removed it."""
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime if path.is_dir() else 0.0
-    return 0.0
-
-
-def _size(folder: Path) -> int:
-    """The bytes of a store's blocks; another process may be removing some."""
-    found = 0
-    for path in folder.glob("*.block"):
-        with contextlib.suppress(FileNotFoundError):
-            found += path.stat().st_size
-    return found
-
-
-def _starts(counts: Sequence[int]) -> list[int]:
-    return [sum(counts[:i]) for i in range(len(counts))]
+    return blocks.root() / key[:32]
 
 
 def holds(view: View, frontiers: Sequence[int], batch: dict[str, Tensor]) -> bool:
     """Whether the split law holds bit for bit at these frontiers on this batch."""
+    between = sorted(set(frontiers) - {0, len(view.stages)})
+    if not between:
+        return True
     with torch.no_grad():
         whole = view.run(batch)
         try:
-            for k in sorted(set(frontiers) - {0, len(view.stages)}):
+            for k in between:
                 state = view.run(batch, stop=k)
                 _spec(state.value, {})
                 if not torch.equal(view.run(start=k, state=state), whole):
@@ -277,6 +364,16 @@ def holds(view: View, frontiers: Sequence[int], batch: dict[str, Tensor]) -> boo
         except (Uncuttable, RuntimeError, TypeError, IndexError, KeyError, ValueError, AttributeError):
             return False
     return True
+
+
+def chained(view: View, begin: int, k: int, batch: dict[str, Tensor]) -> bool:
+    """Whether states at k made of states at `begin` are those made of the input, bit for bit on this batch."""
+    with torch.no_grad():
+        whole = as_state(view.run(batch, stop=k), batch)
+        below = as_state(view.run(batch, stop=begin), batch)
+        made = as_state(view.run(start=begin, stop=k, state=below), below.inputs)
+    one, other = (leaves((state.value, state.inputs)) for state in (whole, made))
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _spec(value: Any, tensors: dict[str, Tensor] | None) -> Any:

@@ -141,8 +141,9 @@ def tensor_hash(tensor: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes."""
     import torch
 
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + flat.numpy().tobytes()).hexdigest()
+    found = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def verify(before: dict[str, str], now: dict[str, Tensor]) -> int:

@@ -66,7 +66,7 @@ def solve(
     """
     product = _product(features)
     with torch.no_grad():
-        _require_finite(loss(head(features), targets))
+        require_finite(loss(head(features), targets))
     mean, spread = _moments(features)
     scale = (spread.square() + l2).sqrt()
     scale[scale == 0] = 1.0  # a feature that is always the same: nothing depends on it
@@ -147,7 +147,7 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), (square - mean.square()).clamp(min=0).sqrt().float()
 
 
-def _require_finite(losses: Tensor) -> None:
+def require_finite(losses: Tensor) -> None:
     """Go on only where every row has a loss.
 
     Raises: DataError: one has none.

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from regraft.backbone.state import State, ghost, leaves, tree
+from regraft.backbone.stages import Batch
+from regraft.backbone.state import State, as_state, ghost, leaves, tree
 from regraft.backbone.view import View
 from regraft.errors import memory_watched
 from regraft.waist import Encoder, Row, fingerprint
+
+SAMPLED = 256
 
 
 class Part(NamedTuple):
@@ -37,11 +41,18 @@ Shape = tuple[tuple[int, int], ...]
 class Trunk:
     """The part of a view below frontier k, run in micro-batches of one fixed shape, the last one padded.
 
-    Rows come out bit-equal whatever company they are in, on machines that keep the promise "exact".
+    With a `source`, frontier → states of parts there, it goes on from these instead of the input.
+
+    Rows come out bit-equal whatever company they are in, on machines that keep the promise "exact", where the engine is
+    the network as it stands, which is taken if no other is given.
     """
 
-    def __init__(self, view: View, frontier: int, encoder: Encoder, micro: int, half: bool = False) -> None:
-        self.view, self.k, self.encoder, self.micro, self.half = view, frontier, encoder, micro, half
+    def __init__(
+        self, view: View, frontier: int, encoder: Encoder, micro: int, engine: Callable[[Batch], State] | None = None
+    ) -> None:
+        self.view, self.k, self.encoder, self.micro = view, frontier, encoder, micro
+        self.engine = engine or (lambda batch: as_state(view.run(batch, stop=frontier), batch))
+        self.source: tuple[int, Callable[[Sequence[Part]], State]] | None = None
 
     def rows(self, size: int) -> int:
         """How many parts of a padded size make a micro-batch: `micro` of nominal length, fewer that are longer."""
@@ -54,11 +65,14 @@ class Trunk:
         return pieces[0] if len(pieces) == 1 else join(pieces)
 
     def _piece(self, parts: Sequence[Part], rows: int) -> State:
-        batch = padded(self.encoder.tensors([part.value for part in parts]), rows)
-        with memory_watched(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            state = as_state(self.view.run(batch, stop=self.k), batch)
-        if self.half:
-            state = State(*(tree(lambda t: t.float() if t.is_floating_point() else t, part) for part in state))
+        with memory_watched(), torch.no_grad():
+            if self.source:
+                begin, states = self.source
+                filled = torch.arange(rows).clamp(max=len(parts) - 1)
+                below = take(states(parts), filled, len(parts))
+                state = as_state(self.view.run(start=begin, stop=self.k, state=below), below.inputs)
+            else:
+                state = self.engine(padded(self.encoder.tensors([part.value for part in parts]), rows))
         return take(state, torch.arange(len(parts)), rows)
 
 
@@ -91,6 +105,14 @@ def by_size(parts: Sequence[Sequence[Sequence[Part]]]) -> dict[int, dict[str, Pa
     return found
 
 
+def samples(encoder: Encoder, rows: Sequence[Row], trunk: Trunk, apart: int) -> Iterator[tuple[float, list[Any]]]:
+    """The parts of a micro-batch of each padded size among the first rows, with its share, the most frequent first."""
+    parts = [part for row in parts_of(encoder, rows[:SAMPLED], apart) for side in row for part in side]
+    for size, count in Counter(part.size for part in parts).most_common():
+        some = [part.value for part in parts if part.size == size]
+        yield count / len(parts), [some[i % len(some)] for i in range(trunk.rows(size))]
+
+
 def promise(view: View, batch: dict[str, Tensor]) -> tuple[str, float]:
     """Which promise this machine can keep: "exact" if a row's bits do not depend on its company or its place.
 
@@ -114,13 +136,6 @@ def padded(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:
     """A batch filled up to `size` rows by repeating its last row."""
     lacking = size - len(next(iter(batch.values())))
     return {k: torch.cat([v, v[-1:].expand(lacking, *v.shape[1:])]) if lacking else v for k, v in batch.items()}
-
-
-def as_state(made: Any, batch: dict[str, Tensor]) -> State:
-    """What `View.run` gave as a state: features at the last frontier are a state too."""
-    if isinstance(made, State):
-        return made
-    return State(made, {}, {name: ghost(v, len(v)) for name, v in batch.items()})
 
 
 def take(state: State, index: Tensor, n: int) -> State:

@@ -144,6 +144,11 @@ def micro_batch(flops: int) -> int:
     return 1 << min(6, max(3, round(math.log2(MICRO_FLOPS / max(flops, 1)))))
 
 
+def compile_apart() -> None:
+    """Keep what torch compiles in a folder of this user's alone, not in the one for temporary files."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+
+
 def bf16_gain() -> float:
     """How many times faster this processor is in bfloat16 than in float32: a GEMM and a convolution, the worse one.
 

@@ -54,7 +54,7 @@ PARTS = {
     "strategies": ("Knobs", "propose"),
     "tasks": ("KIND", "fits", "make"),
     "modalities": (
-        *("NOUN", "EXAMPLE", "LITERAL", "TOKENS", "AUTO", "PIPELINE", "FILES"),
+        *("NOUN", "EXAMPLE", "LITERAL", "TOKENS", "AUGMENTS", "AUTO", "PIPELINE", "FILES"),
         *("ENDINGS", "POLICY", "CARE", "sniff", "look", "alike", "unsuited", "described", "adjust", "noise", "encoder"),
         *("carried", "portable"),
     ),

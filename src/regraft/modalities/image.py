@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.errors import DataError, ModelError, UsageError
 from regraft.kit import places
 from regraft.modalities._decoding import MAX_PIXELS, begins_as_picture, decoded, named, pixels_of, too_large
-from regraft.waist import Encoder, Flag, InputSpec, Look, Options, Seen
+from regraft.waist import Encoder, Flag, InputSpec, Look, Options, Seen, Varied
 
 if TYPE_CHECKING:
     import numpy
@@ -21,6 +22,8 @@ NOUN = "pictures"
 EXAMPLE = "picture.jpg"
 LITERAL = False
 TOKENS = False
+AUGMENTS = {"flip": 2, "crop": 0}
+"""How a picture may be varied → how many variations there are, 0 for any number."""
 PLAIN = "pixels"
 """The provider of features that need no network."""
 AUTO = "AutoModelForImageClassification"
@@ -40,6 +43,7 @@ SHOWN = 128
 COPY, TINT, FLAT = 0.9, 12.0, 60.0
 """From when on pictures are alike: correlation of edges, largest difference of colour (of 255), least edges of all."""
 LEAST = 16
+TRIES = 10
 ENDINGS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif", ".avif"),
     *(".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".jp2", ".jxl"),
@@ -212,7 +216,7 @@ def noise(spec: InputSpec, rows: int, seed: int) -> dict[str, Tensor]:
 
 
 def encoder(spec: InputSpec, train: bool, source: str = "") -> Encoder:
-    """Cells to {"pixel_values": float32 [n, 3, H, W]}, equal for training and use: no augmentation, one size.
+    """Cells to {"pixel_values": float32 [n, 3, H, W]}, equal for training and use; a `Varied` one as its view shows it.
 
     Settings of the spec, in the order they are applied: `shorter` (pixels of the shorter side) or `height` and `width`;
     `resample` (Pillow's number); `crop_height`, `crop_width` (centre, padded with black); `centre`
@@ -229,7 +233,8 @@ def encoder(spec: InputSpec, train: bool, source: str = "") -> Encoder:
     def encode(cells: Sequence[Any]) -> dict[str, Tensor]:
         pixels = numpy.empty((len(cells), *spec.shape), numpy.float32)
         for i, cell in enumerate(cells):
-            values = fit(picture(cell), spec).transpose(2, 0, 1) * scale + shift
+            shape = varied(cell, spec) if isinstance(cell, Varied) else fit(picture(cell), spec)
+            values = shape.transpose(2, 0, 1) * scale + shift
             pixels[i] = (values - mean) / std if spec.mean else values
         return {"pixel_values": torch.from_numpy(pixels)}
 
@@ -295,6 +300,37 @@ def fit(image: Image, spec: InputSpec) -> numpy.ndarray:
         left, top = _corner(image.size, spec)
         image = image.crop((left, top, left + across, top + crop))
     return pixels_of(image)
+
+
+def varied(cell: Varied, spec: InputSpec) -> numpy.ndarray:
+    """A picture as one of its views shows it, in the spec's shape: uint8 [H, W, 3].
+
+    "flip": every other view is mirrored. "crop": a part with 8 to 100 % of the area and sides of 3:4 to 4:3, mirrored
+    in half of the views: torchvision's RandomResizedCrop and RandomHorizontalFlip (Szegedy et al., Going deeper with
+    convolutions, 2015).
+    """
+    import numpy
+    from PIL import Image as pil
+
+    whole = picture(cell.cell)
+    if cell.how == "flip":
+        return fit(whole.transpose(pil.Transpose.FLIP_LEFT_RIGHT) if cell.view % 2 else whole, spec)
+    draw, (w, h) = numpy.random.default_rng(cell.seed), whole.size
+    mirrored = draw.random() < 0.5
+    box = (0, 0, w, h)
+    for _ in range(TRIES):
+        area, ratio = w * h * draw.uniform(0.08, 1.0), math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+        across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < across <= w and 0 < down <= h:
+            left, top = int(draw.integers(0, w - across + 1)), int(draw.integers(0, h - down + 1))
+            box = (left, top, left + across, top + down)
+            break
+    else:
+        across, down = min(w, round(h * 4 / 3)), min(h, round(w * 4 / 3))
+        left, top = (w - across) // 2, (h - down) // 2
+        box = (left, top, left + across, top + down)
+    part = whole.resize((spec.shape[2], spec.shape[1]), pil.Resampling(int(spec.setting("resample", 2))), box=box)
+    return pixels_of(part.transpose(pil.Transpose.FLIP_LEFT_RIGHT) if mirrored else part)
 
 
 def _corner(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:

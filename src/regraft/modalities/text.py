@@ -27,6 +27,7 @@ EXAMPLE = "a text"
 LITERAL = True
 """A string is a text; a picture's string is a path."""
 TOKENS = True
+AUGMENTS: dict[str, int] = {}
 """A cell becomes a row of tokens with a mask, so a mean over them can be the features."""
 ENDINGS = (".txt", ".md", ".text")
 POLICY = 1
@@ -263,10 +264,7 @@ def described(folder: Path) -> InputSpec:
         "pad": int(pad if pad is not None else tokenizer.eos_token_id or 0),
         "kinds": "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) > 1,
     }
-    told = [durable.file_digest(folder / name) for name in FILES if (folder / name).is_file()]
-    return InputSpec(
-        "text", (NOMINAL,), vocab=durable.digest("".join(told).encode()), settings=tuple(sorted(settings.items()))
-    )
+    return InputSpec("text", (NOMINAL,), vocab=_vocabulary(str(folder)), settings=tuple(sorted(settings.items())))
 
 
 def adjust(spec: InputSpec, options: Options) -> InputSpec:
@@ -398,12 +396,23 @@ def size(length: int, longest: int) -> int:
     return min(padded, longest)
 
 
-@cache
 def tokens_of(folder: str) -> Any:
-    """The tokenizer of a folder in Hugging Face layout; it says nothing of texts that are too long.
+    """The tokenizer of a folder in Hugging Face layout, as it is now; it says nothing of texts that are too long.
 
     Raises: ModelError: transformers cannot open it.
     """
+    return _opened(folder, _vocabulary(folder))
+
+
+def _vocabulary(folder: str) -> str:
+    """SHA-256 over the files of a tokenizer."""
+    told = [durable.file_digest(Path(folder) / name) for name in FILES if (Path(folder) / name).is_file()]
+    return durable.digest("".join(told).encode())
+
+
+@cache
+def _opened(folder: str, _vocabulary: str) -> Any:
+    """The tokenizer that these files make: opened once, and again when one of them has changed."""
     from regraft.kit import hardware
 
     hardware.quiet_libraries()

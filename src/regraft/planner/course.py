@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save as save_tensors
 
 from regraft.backbone.view import View
-from regraft.engine import cache, freeze, heads
-from regraft.engine.cache import Store, Table
+from regraft.engine import freeze, heads
+from regraft.engine.cache import Table
 from regraft.engine.fit import fit, put_best, seed_of, touched
-from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval, sides
+from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval
 from regraft.engine.snapshot import EVERY_S, Keeper, Progress
-from regraft.engine.trunk import Trunk, parts_of
+from regraft.engine.trunks import RECORDS, Trunks
 from regraft.errors import NoMemory, UsageError
 from regraft.kit import durable, shelf
 from regraft.kit.meter import Meter
@@ -32,7 +31,6 @@ from regraft.waist import (
     Encoder,
     Epoch,
     Event,
-    Filled,
     Finished,
     MachineCard,
     Plan,
@@ -42,10 +40,10 @@ from regraft.waist import (
     Score,
     Task,
     Trial,
+    Varied,
     fingerprint,
 )
 
-SAMPLED = 256
 SPLITS = ("val", "test")
 SNAPSHOTS = "snapshots"
 ROOM = "room"
@@ -66,14 +64,11 @@ class Course:
     every_s: float = EVERY_S
     pieces: int = 1
     _plain: dict[str, View] = field(default_factory=dict)
-    _encoders: dict[str, Encoder] = field(default_factory=dict)
-    _said: set[tuple[str, int]] = field(default_factory=set, init=False)
-    _unkept: bool = field(default=False, init=False)
-    _lawful: dict[tuple[str, int], bool] = field(default_factory=dict)
-    _stores: dict[Path, Store] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         freeze.rest(self.view)
+        columns = len(self.data.columns)
+        self.trunks = Trunks(self.view, self.encoder, self.machine, columns, self.folder, self.cached)
 
     def trial(self, number: int, plan: Plan) -> Generator[Event]:
         """Run one plan to its end, from where it was left; a finished one is read. The last event is `Finished`.
@@ -94,9 +89,13 @@ class Course:
             yield Said(told)
 
     def settle(self) -> None:
-        """Take over what an earlier sitting found out about memory."""
+        """Take over what an earlier sitting found out about memory, and nothing of what is damaged."""
+        for name in (ROOM, *RECORDS):
+            if self.folder.has(name) and self.folder.read(name, dict[str, Any]) is None:
+                durable.remove(self.folder.path / f"{name}.json")
         if room := self.folder.read(ROOM, Room):
             self.machine, self.pieces = replace(self.machine, micro_batch=room.micro_batch), room.pieces
+            self.trunks.machine = self.machine
 
     def _narrow(self, plan: Plan, error: NoMemory) -> str:
         """Halve what goes through the network at once, in writing, since it decides the last bits of what follows."""
@@ -119,10 +118,11 @@ class Course:
             return
         keeper = self._keeper(number, plan)
         graft = self.graft(plan)
-        yield from self._warm(plan, graft.view)
+        rows = list({id(row): row for row in (*self.views(plan), *self.data.val, *self.data.test)}.values())
+        yield from self.trunks.warm(graft.view, plan.phases[0].frontier, rows)
         self._begin(plan, graft)
         tables = lambda k: (  # noqa: E731
-            self.table(graft.view, k, self.rows(plan)),
+            self.table(graft.view, k, self.views(plan)),
             self.table(graft.view, k, self.data.val),
         )
         yield from fit(plan, graft, self.task, tables, keeper, self.seed)
@@ -187,6 +187,21 @@ class Course:
         """The rows that a plan trains on."""
         return [*self.data.train, *self.data.val] if plan.fold == "all" else self.data.train
 
+    def views(self, plan: Plan) -> Sequence[Row]:
+        """The rows that a plan trains on, once for each of its views, one view after the other.
+
+        What a view shows depends on the row's content alone, so that it is found in the cache by other runs.
+        """
+        rows, how = self.rows(plan), dict(plan.augment).get("how")
+        if not how:
+            return rows
+        keys = [[fingerprint(row.key, how, view) for row in rows] for view in range(plan.views)]
+        return [
+            replace(row, cell=Varied(row.cell, str(how), view, int(key[:15], 16)), key=key, group=row.group or row.key)
+            for view, some in enumerate(keys)
+            for row, key in zip(rows, some, strict=True)
+        ]
+
     def graft(self, plan: Plan) -> Graft:
         """The plan's starting point: copies of the stages it may train, the rest shared, and a new head."""
         if plan.init == "plain":
@@ -195,14 +210,8 @@ class Course:
         view = self.view.pooled(plan.pooling).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
-        width = view.dim * (JOINED if self.sides(view) == 2 else 1)
+        width = view.dim * (JOINED if self.trunks.sides(view) == 2 else 1)
         return Graft(view, self.task.head(width, view.biased or plan.pooling != "native"), self.pieces)
-
-    def encoder_of(self, view: View) -> Encoder:
-        """How cells become batches of a view; one for all views that prepare their inputs the same way."""
-        if view.inputs == self.view.inputs:
-            return self.encoder
-        return self._encoders.setdefault(view.inputs.fingerprint, view.encoder(True))
 
     def _plain_view(self, plan: Plan) -> View:
         """The modality's features without a network, made of the plan's training rows."""
@@ -222,10 +231,6 @@ class Course:
     def _keeper(self, number: int, plan: Plan) -> Keeper:
         return Keeper(self.place(number, plan) / SNAPSHOTS, Meter.start(), self.every_s)
 
-    def sides(self, view: View) -> int:
-        """How many texts of a row go through the network apart."""
-        return sides(view.pooling, len(self.data.columns))
-
     def restore(self, trial: Trial) -> Graft:
         """The graft of a finished trial, with the weights it ended with."""
         graft = self.graft(trial.plan)
@@ -241,61 +246,8 @@ class Course:
         return torch.from_numpy(read_arrays(self.folder.path / trial.predictions)[split])
 
     def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
-        """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
-        trunk, apart = self._trunk(view, k), self.sides(view)
-        if not k or not self.cached or not self._law(view, k):
-            return Table(trunk, rows, None, apart)
-        store = self._store(view, k)
-        for _ in store.fill(trunk, store.lacking(parts_of(trunk.encoder, rows, apart))):
-            pass
-        return Table(trunk, rows, store, apart)
-
-    def _store(self, view: View, k: int) -> Store:
-        """The store for frontier k, opened and checked once in this process."""
-        place = cache.place(view, k, self.machine)
-        if place not in self._stores:
-            self._stores[place] = cache.open_store(view, k, self.machine)
-        return self._stores[place]
-
-    def _as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
-        """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
-        if self.machine.dtype == "float32":
-            return self.table(view, k, rows)
-        return Table(Trunk(view, k, self.encoder_of(view), self.machine.micro_batch), rows, None, self.sides(view))
-
-    def _trunk(self, view: View, k: int) -> Trunk:
-        return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch, self.machine.dtype == "bfloat16")
-
-    def _warm(self, plan: Plan, view: View) -> Iterator[Event]:
-        """Fill the store for the plan's first frontier, telling how far it has come."""
-        k = plan.phases[0].frontier
-        if not k or not self.cached:
-            return
-        if not self._law(view, k):
-            yield Said(f"the split law does not hold at stage {k} of this network: the cache is left unused")
-            return
-        rows = list({id(row): row for row in (*self.rows(plan), *self.data.val, *self.data.test)}.values())
-        parts = parts_of(self.encoder, rows, self.sides(view))
-        store = self._store(view, k)
-        if store.dropped and (view.pooling, k) not in self._said:
-            yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
-        missing = store.lacking(parts)
-        for done in store.fill(self._trunk(view, k), missing):
-            yield Filled(k, done, len(missing))
-        if store.unkept and not self._unkept:
-            self._unkept = True
-            yield Said(f"going on without the cache, which cannot be written: {store.unkept}")
-        total = len({part.key for row in parts for side in row for part in side})
-        if not store.unkept and (missing or (view.pooling, k) not in self._said):
-            self._said.add((view.pooling, k))
-            yield Said(_told(k, total, len(missing), store.bytes))
-
-    def _law(self, view: View, k: int) -> bool:
-        """Whether the split law holds at k, on a micro-batch of the most frequent size."""
-        if (view.pooling, k) not in self._lawful:
-            _, some = next(samples(self.encoder, self.data.train, self._trunk(view, k), self.sides(view)))
-            self._lawful[view.pooling, k] = cache.holds(view, [k], self.encoder.tensors(some))
-        return self._lawful[view.pooling, k]
+        """States at frontier k of these rows, as the run's trunks give them."""
+        return self.trunks.table(view, k, rows)
 
     def _trainable(self, plan: Plan, graft: Graft) -> int:
         """How many weights some phase of the plan trains."""
@@ -312,7 +264,7 @@ class Course:
         calibration: tuple[tuple[str, float], ...] = ()
         for split in SPLITS:
             rows = getattr(self.data, split)
-            made = outputs(graft, self._as_shipped(graft.view, k, rows))
+            made = outputs(graft, self.trunks.as_shipped(graft.view, k, rows))
             ys = [row.y for row in rows]
             scores += score(self.task, made, ys, split, self.seed)
             arrays[split] = made.numpy()
@@ -350,14 +302,6 @@ class Course:
         return trial
 
 
-def samples(encoder: Encoder, rows: Sequence[Row], trunk: Trunk, apart: int) -> Iterator[tuple[float, list[Any]]]:
-    """The parts of a micro-batch of each padded size among the first rows, with its share, the most frequent first."""
-    parts = [part for row in parts_of(encoder, rows[:SAMPLED], apart) for side in row for part in side]
-    for size, count in Counter(part.size for part in parts).most_common():
-        some = [part.value for part in parts if part.size == size]
-        yield count / len(parts), [some[i % len(some)] for i in range(trunk.rows(size))]
-
-
 def _finished(place: Path, run: Path) -> Trial | None:
     """The trial that lies in `place`, if its weights and predictions are those that it ended with, else None."""
     trial = Folder(place).read("trial", Trial)
@@ -366,8 +310,3 @@ def _finished(place: Path, run: Path) -> Trial | None:
         return trial if all(Folder(run).vouched(name).is_file() for name in files) else None
     except UsageError:
         return None  # it is run again
-
-
-def _told(k: int, rows: int, missing: int, size: int) -> str:
-    run = f"the trunk ran once on {missing} of {rows} examples" if missing else f"all {rows} examples were there"
-    return f"cache at stage {k}: {run}, {size / 1e6:.1f} MB"

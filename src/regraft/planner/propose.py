@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, get_type_hints
 
 from regraft.errors import UsageError, unknown
-from regraft.kit import shelf
+from regraft.kit import hardware, shelf
 from regraft.planner.families import families
 from regraft.waist import Facts, Plan
+
+MOST_VIEWS = 8
 
 
 def propose(
@@ -28,10 +30,37 @@ def propose(
         own = {k.split(".", 1)[1]: v for k, v in knobs if k.split(".", 1)[0] == _short(name)}
         plans += item.propose(facts, make_knobs(name, own))
     plans = [dataclasses.replace(plan, loss=dataclasses.replace(plan.loss, balance=balance)) for plan in plans]
+    plans = [viewed(plan, facts) if plan.augment else plan for plan in plans]
     groups = families(plans, 0)
     if raced:
         groups.sort(key=lambda family: effort(family[0][1], facts))
     return [plan for family in groups for _, plan in (family if raced else family[:1])]
+
+
+def viewed(plan: Plan, facts: Facts) -> Plan:
+    """A plan that varies its rows, with the number of views settled: each is a pass of the trunk and room in the cache.
+
+    Nothing cached: a view for each epoch, as a plain loop has it. Otherwise what was asked for; for 0 the two that
+    mirroring has, or as many as half the cache holds, eight at most.
+
+    Raises: UsageError: the modality does not vary cells in this way.
+    """
+    how, asked = str(dict(plan.augment)["how"]), int(dict(plan.augment)["views"])
+    known = shelf.find("modalities", facts.data.modality).AUGMENTS
+    if how not in known:
+        raise UsageError(
+            "cells of this kind are not varied in this way",
+            saw=f"--{plan.strategy}.augment {how} for {facts.data.modality}",
+            allowed=", ".join(("none", *known)),
+            do="leave it out" if not known else "",
+        )
+    epochs = max(1, sum(phase.epochs for phase in plan.phases))
+    most = min(known[how] or epochs, epochs)
+    if plan.trunk:
+        pooled = next(one for one in facts.backbone.poolings if one.pooling == plan.pooling)
+        each = facts.train_rows * pooled.stages[plan.trunk - 1].out_bytes
+        most = min(most, MOST_VIEWS, max(1, hardware.cache_bytes() // (2 * max(1, each))))
+    return dataclasses.replace(plan, augment=(("how", how), ("views", asked or most)))
 
 
 def effort(plan: Plan, facts: Facts) -> tuple[int, float]:
@@ -46,7 +75,8 @@ def effort(plan: Plan, facts: Facts) -> tuple[int, float]:
     for phase in plan.phases:
         above = sum(stage.flops for stage in pooled.stages[phase.frontier :])
         work += 3.0 * phase.epochs * facts.train_rows * above
-    return (1 if plan.init == "pretrained" else 2), work + rows * sum(s.flops for s in pooled.stages[: plan.trunk])
+    once = rows * plan.views * sum(stage.flops for stage in pooled.stages[: plan.trunk])
+    return (1 if plan.init == "pretrained" else 2), work + once
 
 
 def knobs_of(name: str) -> dict[str, tuple[Any, Any]]:

@@ -12,6 +12,7 @@ from regraft.planner.clock import Clock
 from regraft.planner.course import Course
 from regraft.planner.families import families
 from regraft.planner.pick import Field, lowest
+from regraft.planner.saved import saved
 from regraft.planner.sizes import RUNG, Pace, Turn, planned, reached, sized, through
 from regraft.waist import Account, Budget, Event, Filled, Finished, Plan, Said, Scored, Skipped, Trial
 
@@ -47,6 +48,7 @@ class Race:
 
         Raises: Diverged: every plan that was run ended with a loss that is no number; one of several is left out.
         """
+        self.course.trunks.expect(self.plans)
         waiting = families(self.plans, self.budget.trials)
         kept = {number for family in waiting for number, _ in family}
         late = [plan for number, plan in enumerate(self.plans) if number not in kept]
@@ -74,6 +76,7 @@ class Race:
             epochs=sum(reached(t.plan, n, t.curve) for t in self.trials if through(t.plan, n := self._stages(t.plan))),
             rows=tuple(splits.items()),
             skipped=tuple(self.skipped),
+            saved=saved(self.course, self.trials),
         )
 
     def _turn(self, family: list[Entry], families_left: int) -> Turn:

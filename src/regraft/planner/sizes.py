@@ -164,7 +164,7 @@ def refitted(trial: Trial) -> Plan:
         losses = [epoch.val_loss for epoch in trial.curve if epoch.phase == i]
         gained = bool(losses) and min(losses) < low
         low = min([low, *losses])
-        if trial.plan.optimizer.name == "lbfgs" or not phase.epochs:
+        if trial.plan.optimizer.whole or not phase.epochs:
             phases.append(phase)
         else:
             phases.append(replace(phase, stop=losses.index(min(losses)) + 1) if gained else replace(phase, epochs=0))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 
 from regraft.backbone.view import View
-from regraft.engine import trunk
+from regraft.engine import engines, trunk
 from regraft.engine.predict import sides
 from regraft.errors import ModelError, NoMemory, memory_watched
-from regraft.kit import hardware
-from regraft.planner.course import samples
+from regraft.kit import hardware, meter
 from regraft.waist import BackboneCard, Data, Encoder, MachineCard
+
+HALF = 1.2
+"""From which gain on bfloat16 is taken."""
 
 
 def machine(view: View, data: Data, encoder: Encoder, precision: str) -> MachineCard:
@@ -35,17 +37,25 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
     half = False
     if precision == "auto":
         gain = hardware.bf16_gain()
-        half = gain > 1.2
+        half = gain > HALF
         notes.append(f"bfloat16 is {gain:.2f} times as fast as float32 here: the trunk runs in {_name(half)}")
+    engine = "eager"
     whole = trunk.Trunk(view, 0, encoder, micro)
     apart = sides(view.pooling, len(data.columns))
-    kept, forward_s = set(), 0.0
-    for share, some in samples(encoder, data.train, whole, apart):
+    kept: set[str] = set()
+    forward_s = watts = 0.0
+    for share, some in trunk.samples(encoder, data.train, whole, apart):
         begun = time.perf_counter()
         batch = encoder.tensors(some)
         prepared_s = time.perf_counter() - begun
         with memory_watched():
+            drawn, since = meter.joules(), time.perf_counter()
             promised, ran_s = trunk.promise(view, batch)
+            if drawn and (now := meter.joules() or 0.0) > drawn:  # counters start over at times
+                watts = (now - drawn) / (time.perf_counter() - since)
+            if precision == "auto" and not kept:
+                engine, told = engines.fastest(view, batch, half)
+                notes += [told] if told else []
         kept.add(promised)
         forward_s += share * apart * (prepared_s + ran_s) / len(some)
     exact = kept == {"exact"}
@@ -57,11 +67,14 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
         memory_bytes=hardware.memory_bytes(),
         device="cpu",
         dtype="bfloat16" if half else "float32",
-        promise="exact" if exact and not half else "tolerance",
+        promise="exact" if exact and precision == "fp32" else "tolerance",
         micro_batch=micro,
         versions=hardware.versions(),
         notes=tuple(notes),
         forward_s=round(forward_s, 6),
+        engine=engine,
+        compiles=precision == "auto",
+        watts=round(watts, 1),
     )
 
 

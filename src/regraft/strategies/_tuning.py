@@ -43,6 +43,8 @@ class Tuning:
     smoothing: share of probability spread over all classes.
     norm: whether trained stages update their normalisation statistics; auto keeps them where rows are few.
     pooling: native (as the architecture's own classifier), mean (over tokens), or auto: what suits the checkpoint.
+    augment: how training cells are varied: for pictures flip, or crop (random resized crop and flip); none leaves them.
+    views: how many variations of each row take turns and are cached; 0 for as many as help and fit into the cache.
     """
 
     lr: Several = 0.0
@@ -58,6 +60,8 @@ class Tuning:
     smoothing: Share = 0.0
     norm: Literal["auto", "keep", "update"] = "auto"
     pooling: Asked = "auto"
+    augment: str = "none"
+    views: Passes = 0
 
     def rates(self, usual: tuple[float, ...]) -> tuple[float, ...]:
         """The rate that was asked for, otherwise the usual ones, the most promising first."""
@@ -94,6 +98,7 @@ class Tuning:
             optimizer=self.rule(lr),
             loss=Loss(self.smoothing),
             batch=self.batch,
+            augment=(("how", self.augment), ("views", self.views)) if self.augment != "none" else (),
         )
 
     def told(self, lr: float, more: Settings = ()) -> Settings:

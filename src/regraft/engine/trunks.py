@@ -1,0 +1,254 @@
+"""The frozen trunks of a run: with which engine each computes, and what it gives for rows, stored or computed anew."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from regraft.backbone.view import View
+from regraft.engine import cache, engines, policy
+from regraft.engine.cache import Store, Table
+from regraft.engine.engines import Engine
+from regraft.engine.predict import sides
+from regraft.engine.trunk import Part, Trunk, padded, parts_of, samples
+from regraft.kit import hardware
+from regraft.kit.store import Folder
+from regraft.waist import Encoder, Event, Filled, MachineCard, Plan, Pooling, Row, Said
+
+RECORDS = COMPILED, RAN, KEPT, RATES = "compiled", "trunk", "kept", "rates"
+
+
+@dataclass
+class Trunks:
+    """All trunks of one backbone in one run: `view` is the backbone, `columns` how many cells of a row are read.
+
+    With `cached` off nothing is stored. Which trunks run compiled is a record in `folder`, because a clock decides it.
+    """
+
+    view: View
+    encoder: Encoder
+    machine: MachineCard
+    columns: int
+    folder: Folder
+    cached: bool = True
+    _encoders: dict[str, Encoder] = field(default_factory=dict, init=False)
+    _engines: dict[str, Engine] = field(default_factory=dict, init=False)
+    _lawful: dict[str, bool] = field(default_factory=dict, init=False)
+    _places: dict[tuple[object, ...], tuple[Path, list[Tensor]]] = field(default_factory=dict, init=False)
+    _stores: dict[Path, Store] = field(default_factory=dict, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
+    _opened: set[tuple[str, int]] = field(default_factory=set, init=False)
+    _passes: dict[str, int] = field(default_factory=dict, init=False)
+    _rates: policy.Rates | None = field(default=None, init=False)
+    _unkept: bool = field(default=False, init=False)
+    _compile_s: float = field(default=engines.COMPILE_S, init=False)
+
+    def sides(self, view: View) -> int:
+        """How many texts of a row go through the network apart."""
+        return sides(view.pooling, self.columns)
+
+    def encoder_of(self, view: View) -> Encoder:
+        """How cells become batches of a view; one for all views that prepare their inputs the same way."""
+        if view.inputs == self.view.inputs:
+            return self.encoder
+        return self._encoders.setdefault(view.inputs.fingerprint, view.encoder(True))
+
+    def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
+        """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
+        trunk, apart = self._trunk(view, k), self.sides(view)
+        if not k or not self.cached or not self._law(view, k, rows):
+            return Table(trunk, rows, None, apart)
+        store, parts = self._store(view, k), parts_of(trunk.encoder, rows, apart)
+        if missing := store.lacking(parts):
+            filling = self._trunk(view, k)
+            self._from_nearest(filling, rows, missing)
+            share = len(rows) / sum(len(side) for row in parts for side in row)
+            for _ in self._filled(store, filling, missing, share):
+                pass
+        return Table(trunk, rows, store, apart)
+
+    def as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
+        """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
+        if self.machine.dtype == "float32":
+            return self.table(view, k, rows)
+        return Table(Trunk(view, k, self.encoder_of(view), self.machine.micro_batch), rows, None, self.sides(view))
+
+    def expect(self, plans: Sequence[Plan]) -> None:
+        """Take note of the frontiers that plans read, and how often: what is kept on the way to one serves others."""
+        for plan in plans:
+            for phase in plan.phases if plan.init == "pretrained" else ():
+                if phase.frontier:
+                    name = f"{plan.pooling}/{phase.frontier}"
+                    self._passes[name] = self._passes.get(name, 0) + phase.epochs + 1
+
+    def warm(self, view: View, k: int, rows: Sequence[Row]) -> Iterator[Event]:
+        """Fill the store of frontier k with these rows, before it those below that the policy keeps on the way."""
+        if not k or not self.cached:
+            return
+        if not self._law(view, k, rows):
+            yield Said(f"the split law does not hold at stage {k} of this network: the cache is left unused")
+            return
+        for below in self._kept_below(view, k, len(rows)):
+            if self._law(view, below, rows):
+                yield from self._warm(view, below, rows)
+        yield from self._warm(view, k, rows)
+
+    def _kept_below(self, view: View, k: int, rows: int) -> list[int]:
+        """Frontiers below k to fill before it: decided once in a run, by the rates of its disk and of its trunk."""
+        wanted = [int(n.split("/")[1]) for n in self._passes if n.split("/")[0] == view.pooling]
+        name, below = _name(view, k), sorted(j for j in wanted if j < k)
+        if not below or not self._plainly():
+            return []
+        held = self.folder.read(KEPT, dict[str, list[int]]) or {}
+        if name not in held:
+            rates = self._rates = self._rates or policy.measured(hardware.cache_folder())
+            room = min(hardware.cache_bytes(), hardware.free_bytes(hardware.cache_folder()) / 2) / max(1, rows)
+            flops = [stage.flops for stage in view.stages]
+            seen = [
+                policy.Frontier(
+                    j,
+                    view.stages[j - 1].out_bytes * self.sides(view),
+                    self.machine.forward_s * sum(flops[:j]) / max(1, sum(flops)),
+                    self._passes.get(f"{view.pooling}/{j}", 1),
+                )
+                for j in (*below, k)
+            ]
+            kept = policy.keep(seen, rates, room) if rates else ()
+            held |= {name: [j for j in kept if j < k]}
+            self.folder.write(KEPT, held)
+            if rates:
+                self.folder.write(RATES, rates)
+        return held[name]
+
+    def _warm(self, view: View, k: int, rows: Sequence[Row]) -> Iterator[Event]:
+        """Fill the store of frontier k with these rows, telling how far it has come."""
+        name, trunk = _name(view, k), self._trunk(view, k)
+        parts = parts_of(self.encoder, rows, self.sides(view))
+        yield from self._compile(trunk, self._store(view, k).lacking(parts))
+        store = self._store(view, k)
+        if store.dropped and name not in self._said:
+            yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
+        missing = store.lacking(parts)
+        self._from_nearest(trunk, rows, missing)
+        share = len(rows) / max(1, sum(len(side) for row in parts for side in row))
+        for done in self._filled(store, trunk, missing, share):
+            yield Filled(k, done, len(missing))
+        if store.unkept and not self._unkept:
+            self._unkept = True
+            yield Said(f"going on without the cache, which cannot be written: {store.unkept}")
+        total = len({part.key for row in parts for side in row for part in side})
+        if not store.unkept and (missing or name not in self._said):
+            self._said.add(name)
+            yield Said(_told(trunk, total, len(missing), store.bytes))
+
+    def _from_nearest(self, trunk: Trunk, rows: Sequence[Row], missing: Sequence[Part]) -> None:
+        """Let a trunk go on from the highest frontier below it that has all of these parts, where bits allow that."""
+        view = trunk.view
+        opened = {k for pooling, k in self._opened if pooling in (view.pooling, "") and k < trunk.k}
+        for begin in sorted(opened, reverse=True) if self._plainly() and missing else ():
+            store = self._store(view, begin)
+            if any(part.key not in store for part in missing):
+                continue
+            name = f"{begin}>{_name(view, trunk.k)}"
+            if name not in self._lawful:
+                _, some = next(samples(self.encoder, rows, trunk, self.sides(view)))
+                self._lawful[name] = cache.chained(view, begin, trunk.k, self.encoder.tensors(some))
+            if self._lawful[name]:
+                trunk.source = begin, lambda parts, store=store: store.states([part.key for part in parts]).all()
+                return
+
+    def ran(self) -> dict[tuple[Pooling, int], int]:
+        """(Pooling, frontier) → rows that went through the trunk below it, over all sittings of the run."""
+        held = self.folder.read(RAN, dict[str, float]) or {}
+        split = {name: name.split("/") for name in held}
+        return {(cast(Pooling, split[name][0]), int(split[name][1])): round(rows) for name, rows in held.items()}
+
+    def _filled(self, store: Store, trunk: Trunk, missing: Sequence[Part], share: float) -> Iterator[int]:
+        """Fill a store and keep count of rows, of which a part is a `share`; also where it ends early."""
+        done = 0
+        try:
+            for done in store.fill(trunk, missing):
+                yield done
+        finally:
+            if not trunk.source:
+                name, held = _name(trunk.view, trunk.k), self.folder.read(RAN, dict[str, float]) or {}
+                if done or name not in held:
+                    self.folder.write(RAN, held | {name: held.get(name, 0.0) + done * share})
+
+    def _store(self, view: View, k: int) -> Store:
+        """The store for frontier k, opened and checked once in this process."""
+        compiled = self._chosen().get(_name(view, k), False)
+        machine = replace(self.machine, engine=COMPILED) if compiled else self.machine
+        self._opened.add((view.pooling, k))
+        place = self._place(view, k, machine)
+        if place not in self._stores:
+            self._stores[place] = cache.open_store(view, k, machine)
+        return self._stores[place]
+
+    def _place(self, view: View, k: int, machine: MachineCard) -> Path:
+        """The address of frontier k, made once for the same tensors below it while nothing is written into them."""
+        frozen = [p for _, stage, p in view.named() if stage < k] + [b for _, stage, b in view.buffers() if stage < k]
+        key = (view.pooling, k, machine.engine, machine.micro_batch, *((id(t), t._version) for t in frozen))
+        if key not in self._places:
+            self._places[key] = cache.place(view, k, machine), frozen  # held, so that no other tensor gets their names
+        return self._places[key][0]
+
+    def _trunk(self, view: View, k: int) -> Trunk:
+        """The trunk below k of a view whose stages below k are those of the backbone."""
+        name = _name(view, k)
+        if self._plainly() or not k or view.provider != self.view.provider:
+            return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch)
+        if name not in self._engines:
+            base = self.view.pooled(view.pooling)
+            self._engines[name] = Engine(base, k, self.machine.engine, self.machine.dtype == "bfloat16")
+        return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch, self._engines[name])
+
+    def _plainly(self) -> bool:
+        """Whether trunks compute as the network stands, and nothing else was asked for."""
+        machine = self.machine
+        return machine.engine == "eager" and machine.dtype == "float32" and not machine.compiles
+
+    def _chosen(self) -> dict[str, bool]:
+        """Frontier → whether its trunk runs compiled."""
+        return (self.folder.read(COMPILED, dict[str, bool]) or {}) if self.machine.compiles else {}
+
+    def _compile(self, trunk: Trunk, missing: Sequence[Part]) -> Iterator[Event]:
+        """Compile a trunk for sizes of which enough parts are missing; for any that are if it ran compiled before."""
+        name, engine, held = _name(trunk.view, trunk.k), trunk.engine, self._chosen()
+        if not isinstance(engine, Engine) or engine.compiles or not self.machine.compiles or not missing:
+            return
+        for size, group in itertools.groupby(missing, key=lambda part: part.size):
+            some, rows = list(group), trunk.rows(size)
+            if name in held and not held[name]:
+                return
+            batch = padded(trunk.encoder.tensors([part.value for part in some[:rows]]), rows)
+            passes = math.ceil(len(some) / rows)
+            told, took_s = engine.compile(batch, passes, 0.0 if name in held else self._compile_s)
+            self._compile_s = took_s or self._compile_s
+            if told:
+                yield Said(f"trunk below stage {trunk.k}{f' at {size} tokens' if size else ''}: {told}")
+        self.folder.write(COMPILED, held | {name: engine.compiles})
+
+    def _law(self, view: View, k: int, rows: Sequence[Row]) -> bool:
+        """Whether the split law holds at k, on a micro-batch of the most frequent size."""
+        name = _name(view, k)
+        if name not in self._lawful:
+            _, some = next(samples(self.encoder, rows, self._trunk(view, k), self.sides(view)))
+            self._lawful[name] = cache.holds(view, [k], self.encoder.tensors(some))
+        return self._lawful[name]
+
+
+def _name(view: View, k: int) -> str:
+    return f"{view.pooling}/{k}"
+
+
+def _told(trunk: Trunk, rows: int, missing: int, size: int) -> str:
+    ran = f"went on from stage {trunk.source[0]}" if trunk.source else "ran once"
+    run = f"the trunk {ran} on {missing} of {rows} examples" if missing else f"all {rows} examples were there"
+    return f"cache at stage {trunk.k}: {run}, {size / 1e6:.1f} MB"

@@ -1,0 +1,147 @@
+"""A run's trunks: which engine computes them is written down, and each engine's states lie in a store of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from regraft.engine import engines, policy
+from regraft.engine.trunks import COMPILED, KEPT, Trunks
+from regraft.kit import durable, hardware
+from regraft.kit.store import Folder
+from regraft.planner import survey
+from regraft.planner.course import Course
+from regraft.planner.saved import saved
+from regraft.waist import Filled, Plan, Said
+from tests import places
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Course:
+    return places.course(tmp_path)
+
+
+def eager_to_compile(course: Course, monkeypatch: pytest.MonkeyPatch, *, faster: bool) -> Trunks:
+    """Trunks that may compile, and find it repaid; what is called compiled is channels last, and the clock is told."""
+    monkeypatch.setattr(engines, "compiled", lambda view, k, _: engines.channels_last(view, k))
+    plain: list[object] = []
+
+    def seconds(run: object, *_: object) -> float:
+        plain.append(run)
+        return 1.0 if len(plain) % 2 else 1.0 - 0.9 * faster
+
+    monkeypatch.setattr(engines, "seconds", seconds)
+    machine = dataclasses.replace(course.machine, compiles=True)
+    made = Trunks(course.view, course.encoder, machine, len(course.data.columns), course.folder)
+    made._compile_s = 0.0
+    return made
+
+
+def warmed(trunks: Trunks, course: Course) -> tuple[list[str], int]:
+    """What is said, and how many parts go through the trunk."""
+    events = list(trunks.warm(course.view, 2, course.data.train))
+    filled = [event.done for event in events if isinstance(event, Filled)]
+    return [event.text for event in events if isinstance(event, Said)], max(filled, default=0)
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_what_a_clock_decided_is_replayed(course: Course, monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+    trunks = eager_to_compile(course, monkeypatch, faster=faster)
+    said, ran = warmed(trunks, course)
+    assert ran == len(course.data.train) and ("not used" in said[0]) is not faster
+    assert course.folder.read(COMPILED, dict[str, bool]) == {"native/2": faster}
+    again = eager_to_compile(course, monkeypatch, faster=not faster)
+    assert warmed(again, course)[1] == 0, "all is there, under the engine that was chosen"
+    durable.remove(hardware.cache_folder())
+    anew = eager_to_compile(course, monkeypatch, faster=faster)
+    said, ran = warmed(anew, course)
+    assert ran == len(course.data.train) and any("compiled in" in text for text in said) is faster
+
+
+def test_engines_have_stores_of_their_own(course: Course) -> None:
+    exact = Trunks(course.view, course.encoder, course.machine, len(course.data.columns), course.folder)
+    rows = len(course.data.train)
+    assert warmed(exact, course)[1] == rows
+    other = dataclasses.replace(course.machine, engine="channels-last")
+    assert warmed(dataclasses.replace(exact, machine=other), course)[1] == rows
+    assert warmed(dataclasses.replace(exact, machine=course.machine), course)[1] == 0
+
+
+def test_auto_measures_and_says_so(course: Course) -> None:
+    machine = survey.machine(course.view, course.data, course.encoder, "auto")
+    assert machine.engine in ("eager", "channels-last") and machine.compiles and machine.promise == "tolerance"
+    assert any("channels last" in note for note in machine.notes)
+    exact = survey.machine(course.view, course.data, course.encoder, "fp32")
+    assert (exact.engine, exact.compiles) == ("eager", False)
+
+
+def test_what_was_spared_is_counted(course: Course) -> None:
+    """Two plans above one trunk: it ran once on every row, where loops run it in each epoch and to score."""
+    rows = {name: len(getattr(course.data, name)) for name in ("train", "val", "test")}
+    plans = [places.plan(course, "partial", depth=1, epochs=3, lr=lr) for lr in (1e-3, 1e-4)]
+    trials = [places.finish(course, plan, number) for number, plan in enumerate(plans)]
+    found = saved(course, trials)
+    epochs = sum(len(trial.curve) for trial in trials)
+    assert found.ran == sum(rows.values())
+    assert found.plain == epochs * (rows["train"] + rows["val"]) + 2 * (rows["val"] + rows["test"])
+    flops = [stage.flops for stage in course.view.stages]
+    share = sum(flops[:-1]) / sum(flops)
+    assert found.seconds == pytest.approx(found.avoided * share * course.machine.forward_s, abs=0.06)
+    again = dataclasses.replace(course, folder=Folder(course.folder.path.parent / "again"))
+    places.finish(again, plans[0])
+    assert saved(again, trials).ran == 0, "another run found all in the cache"
+    full = places.finish(course, places.plan(course, "full", epochs=1), 2)
+    assert saved(course, [full]).plain == 0, "nothing of it is frozen"
+
+
+# ---------------------------------------------------------------- one pass, many frontiers
+
+
+def three(course: Course) -> list[Plan]:
+    """Plans above three frontiers, the deepest trunk first, as a race has them."""
+    probe = places.plan(course, "probe", epochs=3)
+    return [probe, *(places.plan(course, "partial", depth=depth, epochs=3) for depth in (1, 2))]
+
+
+def test_one_pass_serves_all_frontiers_with_the_same_bits(course: Course, tmp_path: Path) -> None:
+    course = dataclasses.replace(course, machine=dataclasses.replace(course.machine, forward_s=0.05))
+    rows = sum(len(getattr(course.data, name)) for name in ("train", "val", "test"))
+    apart = dataclasses.replace(course, folder=Folder(tmp_path / "apart"), cached=False)
+    wanted = [places.weights(apart, places.finish(apart, plan, n)) for n, plan in enumerate(three(course))]
+    course.trunks.expect(three(course))
+    events = [list(course.trial(number, plan)) for number, plan in enumerate(three(course))]
+    said = [event.text for some in events for event in some if isinstance(event, Said) and "cache" in event.text]
+    assert [text.split(",")[0] for text in said] == [
+        f"cache at stage 2: the trunk ran once on {rows} of {rows} examples",
+        f"cache at stage 3: the trunk went on from stage 2 on {rows} of {rows} examples",
+        f"cache at stage 4: the trunk went on from stage 3 on {rows} of {rows} examples",
+    ]
+    assert sum(course.trunks.ran().values()) == rows
+    assert [places.weights(course, places.finish(course, plan, n)) for n, plan in enumerate(three(course))] == wanted
+    assert (course.folder.read(KEPT, dict[str, list[int]]) or {})["native/4"] == [2, 3]
+
+
+def test_what_was_decided_is_not_decided_again(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course = dataclasses.replace(course, machine=dataclasses.replace(course.machine, forward_s=0.05))
+    course.folder.write(KEPT, {"native/4": [3]})
+    monkeypatch.setattr(policy, "measured", lambda _: pytest.fail("measured again"))
+    course.trunks.expect(three(course))
+    told = [e.text for e in course.trial(0, three(course)[0]) if isinstance(e, Said) and "cache" in e.text]
+    assert [text.split(":")[0] for text in told] == ["cache at stage 3", "cache at stage 4"]
+
+
+@pytest.mark.parametrize(("forward_s", "room"), [(1e-9, 1 << 40), (0.05, 0)])
+def test_nothing_is_kept_that_does_not_pay_or_fit(
+    course: Course, monkeypatch: pytest.MonkeyPatch, forward_s: float, room: int
+) -> None:
+    monkeypatch.setattr(hardware, "cache_bytes", lambda: room)
+    course = dataclasses.replace(course, machine=dataclasses.replace(course.machine, forward_s=forward_s))
+    course.trunks.expect(three(course))
+    assert course.trunks._kept_below(course.view, 4, 50) == []
+
+
+def test_one_plan_alone_measures_nothing(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "measured", lambda _: pytest.fail("measured"))
+    places.finish(course, three(course)[0])
