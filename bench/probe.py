@@ -1,83 +1,137 @@
-"""One plan from files: a plain loop that runs the frozen trunk in every epoch, against the trunk run once.
+"""Bench 1: one probe from JPEG files, 30 epochs, against loops that run the frozen network in every epoch.
 
-Both sides train the same plan with the same batches in one process; the weights must be equal bit for bit before a time
-is printed. The bound is the number of epochs: the trunk's share of the work falls from E passes to one.
+ants_bees as the article has it: a folder to train on and one to validate on (8 of its pictures are for test). The
+article's loop is PyTorch's tutorial with the backbone as a fixed feature extractor: a pass for training and one for
+validation in each epoch, SGD with momentum on the head, the best epoch kept; the network is in eval mode, so that
+features are the same in every epoch. Trainer has the same parameters frozen. Batches, rate and pixels are the same.
 
-    python bench/probe.py [--model MODEL] [--data PATH] [--strategy probe] [--epochs 8] [--max-rows 0] [--rounds 3]
-    python bench/probe.py --model minilm --data ../shared/data/trec_questions --max-rows 500
+Asserted first: regraft with its cache and without it ends with equal bits; losses of the epochs that the other sides
+run, and answers on test that the article's loop would give, are those of regraft. Epochs of these loops repeat each
+other, so they run `--epochs-run` of them and their seconds count for all; the head's other steps are taken on the
+features of the first epoch, untimed. The limit is how often a row would go through the network over how often it does.
+
+    python bench/probe.py [--quick] [--rounds 3] [--again]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
+import copy
+import dataclasses
+import math
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
+import peers
+import torch
+import works
+from results import Comparison, keep, measured, ratios, turns
+from torch.nn import functional
+
+EPOCHS = 30
+SIDE = "regraft, exact"
+ARTICLE, TRAINER = "the article's loop", "Trainer, backbone frozen"
 
 
 def main() -> int:
-    parse = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parse.add_argument("--model", default=str(SHARED / "models" / "mobilenet_v2_1.0_224"))
-    parse.add_argument("--data", default=str(SHARED / "data" / "ants_bees"))
-    parse.add_argument("--strategy", default="probe")
-    parse.add_argument("--epochs", type=int, default=8)
-    parse.add_argument("--max-rows", type=int, default=0)
+    parse = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parse.add_argument("--quick", action="store_true")
     parse.add_argument("--rounds", type=int, default=3)
+    parse.add_argument("--epochs-run", type=int, default=3)
+    parse.add_argument("--again", action="store_true")
     given = parse.parse_args()
-    if not Path(given.data).exists():
-        print(f"skipped: {given.data} is absent")
-        return 0
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["REGRAFT_CACHE"] = str(Path(place) / "cache")
-        return race(given, Path(place))
-
-
-def race(given: argparse.Namespace, place: Path) -> int:
-    from regraft.data.open import card, open_data
-    from regraft.kit import durable, hardware
-    from regraft.kit.store import Folder
-    from regraft.planner import survey
-    from regraft.planner.course import Course
-    from regraft.planner.propose import propose
-    from regraft.planner.request import prepare
-    from regraft.waist import Facts, Finished, Options, Reading
-
-    reading = Reading(max_rows=given.max_rows)
-    data = open_data(given.data, 0, reading)
-    view, encoder, task = prepare(Options(given.data, given.model, reading), data, given.model)
-    machine = survey.machine(view, data, encoder, "fp32")
-    facts = Facts(card(data), survey.backbone(view, "bench"), machine)
-    plan = propose(facts, [given.strategy], [(f"{given.strategy}.epochs", str(given.epochs))])[0]
-    ratios, seconds = [], {True: [], False: []}
-    for number in range(given.rounds):
-        made = {}
-        for cached in (True, False) if number % 2 else (False, True):
-            durable.remove(hardware.cache_folder())
-            course = Course(view, data, task, encoder, machine, Folder(place / f"{number}-{cached}"), 0, cached)
-            start = time.perf_counter()
-            trial = next(e.trial for e in course.trial(0, plan) if isinstance(e, Finished))
-            seconds[cached].append(time.perf_counter() - start)
-            made[cached] = (course.folder.path / trial.snapshot).read_bytes(), trial.scores
-        assert made[True] == made[False], "cached and uncached weights differ"
-        ratios.append(seconds[False][-1] / seconds[True][-1])
-        print(
-            f"round {number + 1}: plain {seconds[False][-1]:.1f} s, cached {seconds[True][-1]:.1f} s", file=sys.stderr
-        )
-    ran = len(trial.curve)
-    rows = len(data.train) * ran + len(data.val) * (ran + 1) + len(data.test)
-    bound = rows / (len(data.train) + len(data.val) + len(data.test))
-    print(f"{machine.processor}, {machine.threads} threads, {plan.label}, {ran} epochs, weights equal bit for bit")
-    print(
-        f"plain / cached: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
-        f"bound {bound:.2f} trunk passes to one"
-    )
+    if given.quick:
+        given.rounds, given.epochs_run = 1, 1
+    print(peers.lacks() or "Trainer is here")
+    for name in ("ResNet-18", "MobileNetV2"):
+        work = f"probe on {name}, ants_bees, {EPOCHS} epochs"
+        if not given.again and all(measured(1, work, SIDE, other) for other in others()):
+            print(f"{work}: measured already")
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            race(name, work, given, Path(place))
     return 0
+
+
+def others() -> list[str]:
+    return [ARTICLE] if peers.lacks() else [ARTICLE, TRAINER]
+
+
+def race(name: str, work: str, given: argparse.Namespace, place: Path) -> None:
+    """One network: equal first, then in turns."""
+    model = works.resnet18(place / "model") if name == "ResNet-18" else works.MOBILENET
+    if not (works.SHARED / "data" / "ants_bees").exists() or not model.exists():
+        print(f"skipped: {work}: its data or model is absent")
+        return
+    knobs = {"epochs": EPOCHS, "lr": 0.01, "optimizer": "sgd", "schedule": "constant", "decay": 0.0, "clip": 0.0}
+    bench = works.open_bench(works.article(place / "data", most=8 * given.quick), model, "probe", knobs, place)
+    plan, short = bench.work(), given.epochs_run
+    held = stopped(bench, short if given.quick else EPOCHS)
+    assert held.regraft()[1] == held.regraft(cached=False)[1], "weights differ between cached and uncached"
+    wanted, said = bench.regraft()[0], replay(plan)
+    alike = float((said == wanted.said).double().mean())
+    assert alike >= 0.995, f"{alike:.1%} of the answers are equal"
+    sides = {SIDE: lambda: bench.regraft()[0], ARTICLE: lambda: peers.plain(plan, short)}
+    if not peers.lacks():
+        sides[TRAINER] = lambda: peers.trainer(plan, short)
+    counted: dict[str, list[float]] = {name: [] for name in others()}
+    gaps: list[float] = []
+
+    def check(made: dict[str, peers.Made]) -> None:
+        for other in others():
+            gaps.append(peers.gap(made[other], wanted))
+            assert gaps[-1] < 1e-3, f"{other}: losses differ by {gaps[-1]:.1g}"
+            counted[other].append(made[other].seconds)
+
+    seconds = turns(sides, given.rounds, check) | counted
+    for other in others():
+        keep(
+            Comparison(
+                bench=1,
+                work=work,
+                side=SIDE,
+                against=other,
+                ratios=ratios(seconds, SIDE, other),
+                goal=27.0,
+                limit=round(bench.limit, 2),
+                equal={
+                    "what": "head with and without the cache, bit for bit; losses of the other side's epochs",
+                    "difference": f"none; {max(gaps):.1g} at most",
+                },
+                quick=given.quick,
+                more={"epochs that the other side ran": short, "equal answers on test": alike, "seconds": seconds},
+            )
+        )
+
+
+def stopped(bench: works.Bench, epochs: int) -> works.Bench:
+    """The same bench, its plan ended after so many epochs."""
+    (phase,) = bench.plan.phases
+    plan = dataclasses.replace(bench.plan, phases=(dataclasses.replace(phase, stop=epochs),))
+    return dataclasses.replace(bench, plan=plan)
+
+
+def replay(plan: peers.Work) -> torch.Tensor:
+    """What the article's loop answers on test after all epochs: features that do not change are computed once."""
+    net = plan.net()
+    head, net.head = net.head, torch.nn.Identity()
+    features = {split: peers.answers(plan, net, split) for split in plan.targets}
+    rule = torch.optim.SGD(head.parameters(), plan.lr, plan.momentum)
+    best, lowest = {}, math.inf
+    for order in plan.orders:
+        for index in order:
+            rule.zero_grad()
+            made = head(features["train"][index])
+            (functional.cross_entropy(made, plan.targets["train"][index], reduction="sum") * net.scale).backward()
+            rule.step()
+        with torch.no_grad():
+            loss = float(functional.cross_entropy(head(features["val"]), plan.targets["val"]))
+        if loss < lowest:
+            best, lowest = copy.deepcopy(head.state_dict()), loss
+    head.load_state_dict(best)
+    found: torch.Tensor = head(features["test"]).argmax(1)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""7: augmentation from a cache of V views, against a loop that varies every picture anew in each epoch.
+
+A `partial` plan with random crops and flips on ants_bees, 60 epochs. The cached side runs the trunk on V views of each
+row once; a row shows another of them in each epoch. The other side draws a new view for each row and epoch and runs the
+trunk on it: the same engine and steps, without a cache. Its time is that of two epochs, scaled: they are all alike.
+Limit: E / V times the share of the trunk in a step. Accuracy is compared over seeds, each side with all its epochs.
+
+    python bench/views.py [--quick] [--epochs 60] [--views 6] [--seeds 5] [--rounds 3] [--again]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import works
+from results import HERE, SHARED, Comparison, keep, measured, ratios, turns
+
+GOAL = 0.8
+TIMED = 2
+"""Epochs of the side without a cache that are timed."""
+
+
+def main() -> int:
+    parse = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parse.add_argument("--epochs", type=int, default=60)
+    parse.add_argument("--views", type=int, default=6)
+    parse.add_argument("--seeds", type=int, default=5)
+    parse.add_argument("--rounds", type=int, default=3)
+    parse.add_argument("--quick", action="store_true", help="6 epochs of 2 views on 60 rows, one seed, one round")
+    parse.add_argument("--again", action="store_true", help="measure what is there already")
+    given = parse.parse_args()
+    if not SHARED.is_dir():
+        print(f"skipped: {SHARED} is absent")
+        return 0
+    if given.quick:
+        given.epochs, given.views, given.seeds, given.rounds = 6, 2, 1, 1
+    if (
+        not given.again
+        and not given.quick
+        and measured(7, "MobileNetV2, ants_bees", "views from the cache", "new views")
+    ):
+        return 0
+    with tempfile.TemporaryDirectory() as place:
+        race(given, Path(place))
+    return 0
+
+
+def race(given: argparse.Namespace, place: Path) -> None:
+    from regraft.waist import Plan
+
+    knobs = {"epochs": given.epochs, "depth": 2, "augment": "crop", "views": given.views}
+    data, rows = SHARED / "data" / "ants_bees", 60 if given.quick else 0
+    bench = works.open_bench(data, works.MOBILENET, "partial", knobs, place, rows)
+
+    def shortened(plan: Plan, epochs: int) -> Plan:
+        """The plan of a loop: a view for each epoch, of which so many are run."""
+        (phase,) = plan.phases
+        anew = (("how", "crop"), ("views", given.epochs))
+        return dataclasses.replace(plan, augment=anew, phases=(dataclasses.replace(phase, stop=epochs),))
+
+    fly = dataclasses.replace(bench, plan=shortened(bench.plan, TIMED))
+    flops = [stage.flops for stage in bench.course.view.stages]
+    f = sum(flops[: bench.plan.trunk]) / sum(flops)
+    e, v = given.epochs, given.views
+    limit = round(e * (f + 3 * (1 - f)) / (v * f + e * 3 * (1 - f)), 2)
+    scores = accuracy(bench, shortened(bench.plan, e), given)
+    gaps = [one - other for one, other in scores]
+    spread = statistics.stdev([other for _, other in scores]) if len(scores) > 1 else 0.0
+    n = len(bench.course.data.test)
+    if statistics.mean(gaps) < -max(2 * spread, 2 / n):
+        raise SystemExit(f"accuracy from the cache is lower: {gaps}")
+    seconds = turns(
+        {"cache": lambda: bench.regraft(), "fly": lambda: fly.regraft(cached=False)}, given.rounds, lambda _: None
+    )
+    scaled = [ratio * e / TIMED for ratio in ratios(seconds, "cache", "fly")]
+    equal = {
+        "what": f"test accuracy over {len(scores)} seeds, views less new ones",
+        "difference": f"{100 * statistics.mean(gaps):+.1f} points ({100 * min(gaps):+.1f} to {100 * max(gaps):+.1f})",
+    }
+    more = {"views": v, "epochs": e, "timed_epochs": TIMED, "scores": scores}
+    work = "MobileNetV2, ants_bees"
+    keep(
+        Comparison(
+            7,
+            work,
+            "views from the cache",
+            "new views",
+            scaled,
+            round(GOAL * limit, 2),
+            limit,
+            equal,
+            given.quick,
+            more,
+        )
+    )
+
+
+def accuracy(bench: works.Bench, fly: object, given: argparse.Namespace) -> list[tuple[float, float]]:
+    """Test accuracy of both sides for each seed, kept as they come, so that a bench that was stopped goes on."""
+    from regraft.kit.store import Folder
+    from regraft.waist import Finished
+
+    kept = HERE / f"views-{given.epochs}-{given.views}.json"
+    found: list[tuple[float, float]] = []
+    if kept.is_file() and not given.quick:
+        found = [tuple(pair) for pair in json.loads(kept.read_text("utf-8"))]
+    for seed in range(len(found), given.seeds):
+        pair = []
+        for plan, cached in ((bench.plan, True), (fly, False)):
+            place = Folder(Path(tempfile.mkdtemp(dir=bench.place)))
+            course = dataclasses.replace(bench.course, folder=place, seed=seed, cached=cached)
+            trial = next(event.trial for event in course.trial(0, plan) if isinstance(event, Finished))
+            pair.append(trial.score("test").value)
+        found.append((pair[0], pair[1]))
+        print(f"  seed {seed}: {pair[0]:.3f} from the cache, {pair[1]:.3f} new views", file=sys.stderr, flush=True)
+        if not given.quick:
+            kept.write_text(json.dumps(found))
+    return found
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.exit(main())
