@@ -90,7 +90,7 @@ def processor() -> str:
 
 def versions() -> tuple[tuple[str, str], ...]:
     """Name and version of the libraries whose code decides bits or files."""
-    wanted = ("regraft", "torch", "transformers", "safetensors", "numpy", "pillow")
+    wanted = ("regraft", "torch", "transformers", "timm", "torchvision", "tokenizers", "safetensors", "numpy", "pillow")
     found = [("python", platform.python_version())]
     for name in wanted:
         try:
