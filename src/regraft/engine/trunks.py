@@ -121,9 +121,9 @@ class Trunks:
             ]
             kept = policy.keep(seen, rates, room) if rates else ()
             held |= {name: [j for j in kept if j < k]}
-            self.folder.write(KEPT, held)
             if rates:
                 self.folder.write(RATES, rates)
+            self.folder.write(KEPT, held)  # last: it is what stands for both
         return held[name]
 
     def _warm(self, view: View, k: int, rows: Sequence[Row]) -> Iterator[Event]:
