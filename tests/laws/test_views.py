@@ -14,11 +14,10 @@ from regraft.engine.fit import _Phase
 from regraft.errors import UsageError
 from regraft.kit import hardware
 from regraft.kit.store import Folder
+from regraft.modalities import image
 from regraft.planner.course import Course
 from regraft.waist import InputSpec, Scored, Step, Varied
 from tests import places
-
-image = pytest.importorskip("regraft.modalities.image")
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ class Engine:
         begun = time.perf_counter()
         try:
             run = compiled(self.view, self.k, batch)
-        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, OSError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, OSError) as error:
             why = " ".join(str(error).split())[:80]
             return f"the trunk cannot be compiled and runs as before: {why}", time.perf_counter() - begun
         took = time.perf_counter() - begun
