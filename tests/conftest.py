@@ -150,6 +150,7 @@ def tmp_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Whatever the test before did, this one starts with one torch thread (torch is not imported for it)."""
+    """Whatever the test before did, one torch thread and one seed to start with (torch is not imported for it)."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+        torch.manual_seed(0)

@@ -44,7 +44,8 @@ def test_the_head_starts_at_the_mean_and_folds() -> None:
     nn.init.normal_(head.weight)
     folded = TASK.fold(head)
     assert type(folded) is nn.Linear
-    assert torch.allclose(folded(features), head(features), rtol=1e-6, atol=0)
+    # Two float32 roads to one value: they differ by roundings of its largest summand, not of the sum.
+    assert torch.allclose(folded(features), head(features), rtol=1e-6, atol=0.25)
 
 
 def test_the_loss_counts_in_standard_deviations() -> None:
