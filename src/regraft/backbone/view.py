@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from regraft.backbone.stages import Batch, Call, find_stages, gradients, outline, removed
+from regraft.backbone.stages import Batch, Call, Seams, find_stages, gradients, outline, removed
 from regraft.backbone.state import State, ghost, laid, leaves, thin, tree
 from regraft.errors import ModelError, unknown
 from regraft.kit import shelf
@@ -77,6 +77,7 @@ class View:
         self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
         self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
         self._lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
+        self._cuts: dict[Pooling, tuple[Seams, list[str], tuple[Stage, ...], int]] = {}
         self.native: nn.Module = module.get_submodule(head) if head else nn.Identity()
         if head:
             replace(module, head, nn.Identity())
@@ -118,12 +119,16 @@ class View:
         return Pooled(self.pooling, self.stages, self.dim, glue, tuple(new))
 
     def _cut(self, pooling: Pooling) -> None:
-        """Find the stages under this pooling and measure them."""
+        """Find the stages under this pooling and measure them, once for all copies of the network."""
         self.pooling, self.call = pooling, self.calls[pooling]
+        if pooling in self._cuts:
+            self._seams, self.paths, self.stages, self.dim = self._cuts[pooling]
+            return
         bare, batch = outline(self.module, self.call, self._example)
         self._seams = find_stages(bare, self.call, batch)
         self.paths = [members[-1] for members in self._seams.members]
         self.stages, self.dim = self._measure(bare, batch)
+        self._cuts[pooling] = self._seams, self.paths, self.stages, self.dim
 
     def run(
         self, batch: Batch | None = None, start: int = 0, stop: int | None = None, state: State | None = None
