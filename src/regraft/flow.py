@@ -153,7 +153,7 @@ def steps(
         durable.write(path / "quarantine.jsonl", _quarantine(rows.bad))
         _keep_splits(folder, rows)
         yield Said(f"going on with the run {path}" if known else f"run {path}")
-        return (yield from _work(options, rows, folder, prepared, mark, begun))
+        return (yield from _work(options, rows, folder, prepared, mark, begun, not fresh))
 
 
 def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
@@ -206,6 +206,7 @@ def _work(
     prepared: tuple[View, Encoder, Task],
     mark: str,
     begun: float,
+    takes: bool,
 ) -> Generator[Event, None, Run]:
     """From the data to the verdict; everything here may import torch."""
     from regraft.planner import survey
@@ -244,7 +245,7 @@ def _work(
             f"labels are far from equally frequent: rare ones weigh more in training, {task.metrics[0].name} decides "
             "(--balance none, --metric)"
         )
-    course = Course(view, data, task, encoder, machine, folder, options.seed, options.cache)
+    course = Course(view, data, task, encoder, machine, folder, options.seed, options.cache, mark=mark, takes=takes)
     course.settle()
     race = Race(course, plans, options.budget, clock, named=bool(options.strategies))
     packed = yield from _run(race, options, body.name)

@@ -606,7 +606,8 @@ class Trial:
     """A plan that was run: scores, curve, cost, and where its predictions and weights lie (paths in the run).
 
     `stopped` says why it was not run to its end. One that lost to another rate of its own strategy has no scores on
-    test, no predictions and no weights then; any other has those of its best epoch.
+    test, no predictions and no weights then; any other has those of its best epoch. `address` is the fingerprint of all
+    that its bits follow from, "" where a clock had a say.
     """
 
     plan: Plan
@@ -619,6 +620,7 @@ class Trial:
     notes: tuple[str, ...] = ()
     calibration: tuple[tuple[str, float], ...] = ()
     stopped: str = ""
+    address: str = ""
 
     @property
     def label(self) -> str:

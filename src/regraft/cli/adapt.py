@@ -76,7 +76,7 @@ def adapt(
     ] = "fp32",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep what the frozen trunk gives.")] = True,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew beside an earlier run of the same request.")
+        bool, typer.Option("--fresh", help="Start anew beside an earlier run of the same request; take nothing over.")
     ] = False,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run, which must exist.")] = None,
     dry_run: Annotated[

@@ -103,7 +103,7 @@ class Trunks:
         """Frontiers below k to fill before it: decided once in a run, by the rates of its disk and of its trunk."""
         wanted = [int(n.split("/")[1]) for n in self._passes if n.split("/")[0] == view.pooling]
         name, below = _name(view, k), sorted(j for j in wanted if j < k)
-        if not below or not self._plainly():
+        if not below or not self.plainly:
             return []
         held = self.folder.read(KEPT, dict[str, list[int]]) or {}
         if name not in held:
@@ -151,7 +151,7 @@ class Trunks:
         """Let a trunk go on from the highest frontier below it that has all of these parts, where bits allow that."""
         view = trunk.view
         opened = {k for pooling, k in self._opened if pooling in (view.pooling, "") and k < trunk.k}
-        for begin in sorted(opened, reverse=True) if self._plainly() and missing else ():
+        for begin in sorted(opened, reverse=True) if self.plainly and missing else ():
             store = self._store(view, begin)
             if any(part.key not in store for part in missing):
                 continue
@@ -202,14 +202,15 @@ class Trunks:
     def _trunk(self, view: View, k: int) -> Trunk:
         """The trunk below k of a view whose stages below k are those of the backbone."""
         name = _name(view, k)
-        if self._plainly() or not k or view.provider != self.view.provider:
+        if self.plainly or not k or view.provider != self.view.provider:
             return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch)
         if name not in self._engines:
             base = self.view.pooled(view.pooling)
             self._engines[name] = Engine(base, k, self.machine.engine, self.machine.dtype == "bfloat16")
         return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch, self._engines[name])
 
-    def _plainly(self) -> bool:
+    @property
+    def plainly(self) -> bool:
         """Whether trunks compute as the network stands, and nothing else was asked for."""
         machine = self.machine
         return machine.engine == "eager" and machine.dtype == "float32" and not machine.compiles

@@ -25,6 +25,7 @@ from regraft.errors import NoMemory, UsageError
 from regraft.kit import durable, shelf
 from regraft.kit.meter import Meter
 from regraft.kit.store import Folder
+from regraft.planner.earlier import Earlier
 from regraft.waist import (
     Cost,
     Data,
@@ -51,7 +52,10 @@ ROOM = "room"
 
 @dataclass
 class Course:
-    """What all plans of a run share: the backbone, the data, the task, the machine, the run folder."""
+    """What all plans of a run share: the backbone, the data, the task, the machine, the run folder.
+
+    `mark` is the fingerprint of the model's files; with `takes` trials of other runs in the same folder are taken over.
+    """
 
     view: View
     data: Data
@@ -63,12 +67,15 @@ class Course:
     cached: bool = True
     every_s: float = EVERY_S
     pieces: int = 1
+    mark: str = ""
+    takes: bool = False
     _plain: dict[str, View] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         freeze.rest(self.view)
         columns = len(self.data.columns)
         self.trunks = Trunks(self.view, self.encoder, self.machine, columns, self.folder, self.cached)
+        self.earlier = Earlier(self, self.mark, self.takes and self.cached)
 
     def trial(self, number: int, plan: Plan) -> Generator[Event]:
         """Run one plan to its end, from where it was left; a finished one is read. The last event is `Finished`.
@@ -116,6 +123,10 @@ class Course:
         if (held := self.finished(number, plan)) is not None:
             yield Finished(held)
             return
+        if (held := self.taken(number, plan)) is not None:
+            yield Said(f"  {held.notes[-1]}")
+            yield Finished(held)
+            return
         keeper = self._keeper(number, plan)
         graft = self.graft(plan)
         rows = list({id(row): row for row in (*self.views(plan), *self.data.val, *self.data.test)}.values())
@@ -137,16 +148,22 @@ class Course:
         put_best(plan, graft, keeper)
         return self._close(plan, graft, self.place(number, plan), keeper, why)
 
-    def stop(self, number: int, plan: Plan, why: str) -> Trial:
+    def taken(self, number: int, plan: Plan, ended: Sequence[Epoch] = (), why: str = "") -> Trial | None:
+        """The plan's trial from another run, if one has it whole; see `Earlier.take`."""
+        held = self.earlier.take(plan, self.place(number, plan), self.folder.path, ended, why)
+        return self.finished(number, plan) if held else None
+
+    def stop(self, number: int, plan: Plan, why: str, seen: Trial | None = None) -> Trial:
         """End a paused plan for good without scoring it on test: it has lost to another of its kind.
 
-        Its validation score is that of its epoch with the lowest loss.
+        Its validation score is that of its epoch with the lowest loss. With `seen` it came so far in another run.
         """
         if (held := self.finished(number, plan)) is not None:
             return held
         keeper = self._keeper(number, plan)
         ended, _ = keeper.load() or (Progress(), {})
-        keeper.meter.spent_s = ended.seconds
+        if seen and not ended.curve:
+            ended = Progress(curve=list(seen.curve), notes=list(seen.notes), seconds=seen.cost.seconds)
         metric, n = self.task.metrics[0], len(self.data.val)
         value = min(ended.curve, key=lambda epoch: epoch.val_loss).metric
         low, high = share_interval(value, n) if metric.proportion else (value, value)
@@ -160,6 +177,7 @@ class Course:
             snapshot="",
             notes=tuple(ended.notes),
             stopped=why,
+            address=self.earlier.address(plan),
         )
         Folder(self.place(number, plan)).write("trial", trial)
         keeper.clear()
@@ -296,6 +314,7 @@ class Course:
             notes=tuple(ended.notes),
             calibration=calibration,
             stopped=why,
+            address=self.earlier.address(plan),
         )
         Folder(place).write("trial", trial)
         keeper.clear()

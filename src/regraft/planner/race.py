@@ -14,7 +14,7 @@ from regraft.planner.families import families
 from regraft.planner.pick import Field, lowest
 from regraft.planner.saved import saved
 from regraft.planner.sizes import RUNG, Pace, Turn, planned, reached, sized, through
-from regraft.waist import Account, Budget, Event, Filled, Finished, Plan, Said, Scored, Skipped, Trial
+from regraft.waist import Account, Budget, Epoch, Event, Filled, Finished, Plan, Said, Scored, Skipped, Trial
 
 Entry = tuple[int, Plan]
 AFTER_S = 3.0
@@ -42,6 +42,7 @@ class Race:
         self.skipped: list[Skipped] = []
         self.pace = Pace(course)
         self._diverged: dict[int, Diverged] = {}
+        self._seen: dict[int, Trial] = {}
 
     def run(self) -> Generator[Event, None, None]:
         """Family by family, in the order of the plans. The last event of each trial is `Finished`.
@@ -116,9 +117,9 @@ class Race:
         epochs = max((planned(plan, self._stages(plan)) for _, plan in family), default=0)
         if epochs >= RUNG and (len(family) > 1 or not self.named):
             for entry in family:
-                yield from self._pull(entry, math.ceil(epochs / RUNG))
+                yield from self._rung(entry, math.ceil(epochs / RUNG))
             family = [entry for entry in family if entry[0] not in self._diverged]
-            begun = {entry: curve for entry in family if (curve := self.course.curve(*entry))}
+            begun = {entry: curve for entry in family if (curve := self._curve(entry))}
             for entry in [entry for entry in family if entry not in begun]:
                 yield from self._end(entry, "the clock ended it")
             if not begun:
@@ -134,6 +135,22 @@ class Race:
             yield from self._pull(entry, 0)
             if entry[0] not in self._diverged and self.course.finished(*entry) is None:
                 yield from self._end(entry, "the clock ended it")
+
+    def _rung(self, entry: Entry, rung: int) -> Iterator[Event]:
+        """Run a plan to `rung` epochs, or look up what these came to in another run: a loser is not run again."""
+        number, plan = entry
+        stages = self._stages(plan)
+        begun = bool(self.course.curve(number, plan))
+        seen = None if begun else self.course.earlier.begun(plan, lambda curve: reached(plan, stages, curve) >= rung)
+        if seen is None:
+            yield from self._pull(entry, rung)
+        else:
+            self._seen[number] = seen
+
+    def _curve(self, entry: Entry) -> tuple[Epoch, ...]:
+        """The epochs of a plan that has begun, here or, to its rung, in another run."""
+        curve = self.course.curve(*entry)
+        return self._seen[entry[0]].curve if not curve and entry[0] in self._seen else curve
 
     def _pull(self, entry: Entry, rung: int) -> Iterator[Event]:
         """Run a plan to its end, to `rung` epochs, or until the clock says stop; a paused one keeps a snapshot."""
@@ -177,14 +194,18 @@ class Race:
 
     def _end(self, entry: Entry, why: str) -> Iterator[Event]:
         """End a paused trial with its best epoch; one that has none was not run."""
-        if (held := self.course.finished(*entry)) is None and not self.course.curve(*entry):
+        held = self.course.finished(*entry)
+        if held is None and not self.course.curve(*entry) and (seen := self._seen.get(entry[0])):
+            held = self.course.taken(*entry, seen.curve, why)
+            yield from self._pull(entry, reached(entry[1], self._stages(entry[1]), seen.curve)) if held is None else ()
+        if held is None and not self.course.curve(*entry):
             yield from self._skip([Skipped(entry[1], f"{why} before its first epoch")])
             return
         yield from self._note(Finished(held or self.course.conclude(*entry, why)))
 
     def _lost(self, entry: Entry, why: str) -> Iterator[Event]:
         """End a trial that lost to another rate; one that had ended by itself stays what it is."""
-        yield from self._note(Finished(self.course.stop(*entry, why)))
+        yield from self._note(Finished(self.course.stop(*entry, why, self._seen.get(entry[0]))))
 
     def _skip(self, some: Sequence[Skipped]) -> Iterator[Event]:
         self.skipped += some
@@ -211,7 +232,7 @@ class Race:
 
     def _behind(self, entry: Entry) -> str:
         """Why a paused trial is ended: the interval of its best share lies below that of the leader's share."""
-        curve, metric = self.course.curve(*entry), self.course.task.metrics[0]
+        curve, metric = self._curve(entry), self.course.task.metrics[0]
         if self.named or not curve or not metric.proportion or self._nothing_yet():
             return ""
         field = self._field()
