@@ -827,7 +827,7 @@ class Verdict:
 class Bundle:
     """The result on disk, readable without the code that trained it; `files` are (name, sha256).
 
-    `golden` are the outputs for a micro-batch of noise drawn from `golden_seed`: a test without the user's data.
+    `golden` are the outputs for some rows of noise drawn from `golden_seed`: a test without the user's data.
     """
 
     schema: int

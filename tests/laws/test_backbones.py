@@ -231,7 +231,7 @@ def alone(names: list[str], tmp: Path) -> list[tuple[str, Done, int, dict[str, A
     for number, (_, made, i) in enumerate(jobs):
         told = bundles.read(made.bundles[i])
         apart = sides(told.plan.pooling, len(told.columns))
-        batches = pack.golden_batches(made.course.restore(made.trials[i]), told.micro_batch, apart)
+        batches = pack.golden_batches(made.course.restore(made.trials[i]), pack.ROWS, apart)
         golden = tmp / f"{number}.safetensors"
         save_file({f"{s}/{n}": t.contiguous() for s, batch in enumerate(batches) for n, t in batch.items()}, golden)
         cells = [row.cell for row in made.course.data.test]

@@ -93,7 +93,7 @@ def test_a_packed_graft_predicts_the_same(
     assert [a["probabilities"] for a in answers] == [e["probabilities"] for e in exact]
 
     loaded = AutoModelForImageClassification.from_pretrained(place, local_files_only=True)
-    (noise,) = pack.golden_batches(course.restore(trial), bundle.micro_batch, 1)
+    (noise,) = pack.golden_batches(course.restore(trial), pack.ROWS, 1)
     with torch.no_grad():
         logits = loaded(**noise).logits
     assert torch.equal(logits, torch.tensor(bundle.golden))
@@ -161,7 +161,7 @@ def test_long_texts_are_read_by_the_library_as_they_were_in_training(
 def alone(course: Course, bundle: Bundle, trial: Trial) -> None:
     """The lines of `check`, run on the golden batches."""
     graft = course.restore(trial)
-    batches = pack.golden_batches(graft, bundle.micro_batch, course.trunks.sides(graft.view))
+    batches = pack.golden_batches(graft, pack.ROWS, course.trunks.sides(graft.view))
     with torch.no_grad():
         made = ran(bundle.opening.check, folder=str(course.folder.path / "bundle"), batches=batches)["made"]
     torch.testing.assert_close(made, torch.tensor(bundle.golden), rtol=1e-4, atol=1e-4)
@@ -186,7 +186,7 @@ def test_a_bundle_is_tested_by_its_library_alone(tmp_path: Path, of: Any, poolin
     course = places.text_course(tmp_path, of, "classifier")
     bundle, trial = packed(course, "probe", epochs=2, pooling=pooling)
     graft, golden = course.restore(trial), tmp_path / "golden.safetensors"
-    batches = pack.golden_batches(graft, bundle.micro_batch, course.trunks.sides(graft.view))
+    batches = pack.golden_batches(graft, pack.ROWS, course.trunks.sides(graft.view))
     save_file({f"{i}/{name}": t for i, batch in enumerate(batches) for name, t in batch.items()}, golden)
     place, cells = str(course.folder.path / "bundle"), [row.cell for row in course.data.test]
     made, found = native.run(bundle.opening, place, str(golden), len(batches), cells, 1)
@@ -211,7 +211,7 @@ def test_a_bundle_that_fails_its_test_is_not_shipped(tmp_path: Path, monkeypatch
     course = places.course(tmp_path)
     trial = places.finish(course, places.plan(course, "probe", epochs=1))
     run = course.folder.path
-    monkeypatch.setattr(native, "run", lambda *_: ([[9.0, 9.0, 9.0]] * course.machine.micro_batch, None))
+    monkeypatch.setattr(native, "run", lambda *_: ([[9.0, 9.0, 9.0]] * pack.ROWS, None))
     with pytest.raises(RegraftError, match=r"predicts something else .* outputs differ by"):
         pack.pack(course, trial, "model")
     assert not list(run.glob("bundle*")) and not list(run.glob(".part-*"))

@@ -99,7 +99,7 @@ def test_a_bundle_is_whole_and_the_link_names_it(made: tuple[Course, Trial], mon
         assert bundles.read(run / "bundle") == wanted
         assert {p.name for p in run.iterdir()} == {"bundle", f"bundle-{number}"}
     assert {n for n, _ in wanted.files} == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
-    assert wanted.target.labels == places.LABELS and wanted.base == "net" and len(wanted.golden) == wanted.micro_batch
+    assert wanted.target.labels == places.LABELS and wanted.base == "net" and len(wanted.golden) == pack.ROWS
     assert wanted.opening.use in (run / "bundle" / "README.md").read_text("utf-8")
     assert (wanted.columns, wanted.calibration, wanted.provider) == ((), (), "transformers")
 

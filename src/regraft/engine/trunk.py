@@ -116,20 +116,20 @@ def samples(encoder: Encoder, rows: Sequence[Row], trunk: Trunk, apart: int) -> 
 def promise(view: View, batch: dict[str, Tensor]) -> tuple[str, float]:
     """Which promise this machine can keep: "exact" if a row's bits do not depend on its company or its place.
 
-    Takes three passes of one micro-batch, about a second for a network of 0.6 GFLOP on two cores.
+    Takes two passes of one micro-batch: in the second the rows of its latter half come first, in turned order, and the
+    first row fills the places behind them.
 
-    Returns: The promise, and the seconds of the fastest pass.
+    Returns: The promise, and the seconds of the faster pass.
     """
-    turned = {name: tensor.flip(0) for name, tensor in batch.items()}
-    alone = {name: tensor[:1].expand_as(tensor).contiguous() for name, tensor in batch.items()}
+    rows = len(next(iter(batch.values())))
+    moved = torch.arange(rows - 1, -1, -1).where(torch.arange(rows) < rows // 2, torch.tensor(0))
     made, took = [], []
     with torch.no_grad():
-        for one in (batch, turned, alone):
+        for one in (batch, {name: tensor[moved] for name, tensor in batch.items()}):
             begun = time.perf_counter()
             made.append(view.run(one))
             took.append(time.perf_counter() - begun)
-    same = torch.equal(made[0], made[1].flip(0)) and torch.equal(made[0][0], made[2][0])
-    return "exact" if same else "tolerance", min(took)
+    return "exact" if torch.equal(made[0][moved], made[1]) else "tolerance", min(took)
 
 
 def padded(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:
