@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regraft.engine.logistic import Grid, logistic
-from regraft.engine.ridge import basis, ridge
+from regraft.engine.ridge import Basis, basis, ridge
 
 BENCH, FOLDS, MARGIN = 3, 5, 0.003
 EPOCHS, BATCH = 60, 128
@@ -66,7 +66,7 @@ def main() -> int:
     n, width, count = len(data.x), data.x.shape[1], len(data.penalties)
     work = f"{count} penalties, N={n} D={width} C={data.classes}"
     more: dict[str, Any] = {}
-    best, runs = chosen(data, crossed(data)), 1 if given.quick else 2
+    best, runs = chosen(data, crossed(data, basis(data.x))), 1 if given.quick else 2
     pairs = {
         "RidgeClassifierCV": (
             "ridge, leave-one-out",
@@ -145,17 +145,18 @@ def ours_ridge(data: Features) -> float:
 
 def ours_logistic(data: Features, more: dict[str, Any]) -> float:
     """All penalties and folds at once, then the chosen one on all rows."""
-    grid = crossed(data)
+    held = basis(data.x)
+    grid = crossed(data, held)
     more["looks"], more["ended"] = grid.steps, float(grid.ended.float().mean())
     penalty = chosen(data, grid)
     wanted, whole = functional.one_hot(data.y, data.classes), torch.full_like(data.folds, -1)
-    final = logistic(basis(data.x), wanted, torch.tensor([penalty]), whole)
+    final = logistic(held, wanted, torch.tensor([penalty]), whole)
     return judged(data, final.weight[0, 0], final.bias[0, 0])
 
 
-def crossed(data: Features) -> Grid:
+def crossed(data: Features, held: Basis) -> Grid:
     """Heads of all penalties without each fold."""
-    return logistic(basis(data.x), functional.one_hot(data.y, data.classes), data.penalties, data.folds)
+    return logistic(held, functional.one_hot(data.y, data.classes), data.penalties, data.folds)
 
 
 def chosen(data: Features, grid: Grid) -> float:

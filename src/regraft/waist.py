@@ -299,7 +299,8 @@ class Metric:
 
     `proportion` says that it is a share of rows, so that a binomial interval fits it. `takes` names the decoded array
     that it is computed from: "pred", or "prob" for what looks at probabilities. `equal` says that every class counts
-    the same in it, however rare.
+    the same in it, however rare. `many(pred, y, rows)` is `fn(pred[i], y[i], None)` for each line i of `rows` [R, n] at
+    once, [R]: a bootstrap takes a thousand of them.
     """
 
     name: str
@@ -309,6 +310,7 @@ class Metric:
     proportion: bool = False
     takes: Literal["pred", "prob"] = "pred"
     equal: bool = False
+    many: Callable[[numpy.ndarray, numpy.ndarray, numpy.ndarray], numpy.ndarray] | None = None
 
 
 @dataclass(frozen=True, slots=True)

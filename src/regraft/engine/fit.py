@@ -25,6 +25,8 @@ from regraft.errors import Diverged, UsageError, memory_watched
 from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Task, fingerprint
 
 Tables = Callable[[int], tuple[Table, Table]]
+ANSWERS = "outputs/val"
+"""Where a snapshot has the outputs for validation of the best weights, if its phase made them."""
 
 
 def fit(plan: Plan, graft: Graft, task: Task, tables: Tables, keeper: Keeper, seed: int) -> Iterator[Event]:
@@ -93,6 +95,7 @@ class _Phase:
         self.held = touched(plan, graft)
         self.still = freeze.hashes(freeze.frozen(graft.view, graft.head, self.phase))
         self.best: dict[str, Tensor] = {}
+        self.answers: dict[str, Tensor] = {}
         self.optimizer = _optimizer(plan, self.chosen)
 
     def run(self, progress: Progress, saved: dict[str, Tensor]) -> Iterator[Event]:
@@ -100,6 +103,7 @@ class _Phase:
         if saved and progress.phase == self.number:
             restore_optimizer(self.optimizer, list(self.chosen), saved)
             self.best = {name[5:]: t for name, t in saved.items() if name.startswith("best/")}
+            self.answers = {name: t for name, t in saved.items() if name == ANSWERS and self.best}
         if (
             not self.best and progress.best_loss is not None
         ):  # what the phase before ended with is the first to be beaten
@@ -116,7 +120,7 @@ class _Phase:
         verified = freeze.verify(self.still, freeze.frozen(graft.view, graft.head, phase))
         progress.phase, progress.epoch, progress.waited = self.number + 1, 0, 0
         self.best = {}
-        self.keeper.save(progress, {f"now/{name}": t for name, t in self.held.items()})
+        self.keeper.save(progress, {f"now/{name}": t for name, t in self.held.items()} | self.answers)
         yield PhaseDone(self.number, verified)
 
     def _over(self, progress: Progress) -> bool:
@@ -227,6 +231,7 @@ class _Phase:
             if progress.best_loss is None or loss < progress.best_loss:
                 progress.best_loss, progress.waited = loss, 0
                 self.best = {name: t.detach().clone() for name, t in self.held.items()}
+                self.answers = {ANSWERS: made}
             else:
                 progress.waited += 1
         line = Epoch(self.number, progress.epoch, progress.loss_sum / progress.loss_rows, loss, value)
@@ -246,7 +251,7 @@ class _Phase:
 
     def _save(self, progress: Progress) -> None:
         tensors = {f"now/{name}": t for name, t in self.held.items()}
-        tensors |= {f"best/{name}": t for name, t in self.best.items()}
+        tensors |= {f"best/{name}": t for name, t in self.best.items()} | self.answers
         self.keeper.save(progress, tensors | optimizer_state(self.optimizer, list(self.chosen)))
 
     def _not_finite(self, value: float, progress: Progress, rows: list[str]) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from regraft.errors import memory_watched
 from regraft.waist import Metric, Score, Task
 
 RESAMPLES = 1000
+AT_ONCE = 2**20
+"""So many rows of resamples are looked at in one go."""
 JOINED = 4
 Z = 1.959964
 
@@ -123,7 +125,18 @@ def interval(metric: Metric, pred: np.ndarray, y: np.ndarray, value: float, seed
     n = len(y)
     if metric.proportion:
         return share_interval(value, n)
-    draw = np.random.default_rng(seed)
-    values = [metric.fn(pred[i], y[i], None) for i in (draw.integers(0, n, n) for _ in range(RESAMPLES))]
+    values: list[float] = []
+    for rows in resampled(n, seed):
+        some = [metric.fn(pred[i], y[i], None) for i in rows] if metric.many is None else metric.many(pred, y, rows)
+        values += list(some)
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def resampled(n: int, seed: int) -> Iterator[np.ndarray]:
+    """The rows of `RESAMPLES` resamples of n rows, [R, n], some at a time so that they fit into memory many times."""
+    draw, left = np.random.default_rng(seed), RESAMPLES
+    while left:
+        count = min(left, max(1, AT_ONCE // n))
+        yield draw.integers(0, n, (count, n))
+        left -= count

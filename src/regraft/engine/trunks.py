@@ -75,9 +75,14 @@ class Trunks:
 
     def as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
         """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
-        if self.machine.dtype == "float32":
+        if self.ships:
             return self.table(view, k, rows)
         return Table(Trunk(view, k, self.encoder_of(view), self.machine.micro_batch), rows, None, self.sides(view))
+
+    @property
+    def ships(self) -> bool:
+        """Whether trunks compute in the numbers of the bundle."""
+        return self.machine.dtype == "float32"
 
     def expect(self, plans: Sequence[Plan]) -> None:
         """Take note of the frontiers that plans read, and how often: what is kept on the way to one serves others."""

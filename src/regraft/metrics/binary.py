@@ -94,11 +94,59 @@ def _f1_of_all(y: np.ndarray) -> float:
     return 2 * share / (1 + share)
 
 
+def _many_f1(pred: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return _shares(2 * _many(pred * y, rows), _many(pred, rows) + _many(y, rows))
+
+
+def _many_precision(pred: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return _shares(_many(pred * y, rows), _many(pred, rows))
+
+
+def _many_recall(pred: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return _shares(_many(pred * y, rows), _many(y, rows))
+
+
+def _many_roc_auc(prob: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    positive, negative = _many_levels(prob[:, 1], y, rows)
+    pairs = positive.sum(1) * negative.sum(1)
+    below = negative.cumsum(1) - negative / 2
+    return np.where(pairs > 0, (positive * below).sum(1) / np.maximum(pairs, 1), 0.5)
+
+
+def _many_average_precision(prob: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    positive, negative = _many_levels(-prob[:, 1], y, rows)
+    hits, seen = positive.cumsum(1), (positive + negative).cumsum(1)
+    return _shares((positive * hits / np.maximum(seen, 1)).sum(1), positive.sum(1))
+
+
+def _many(mask: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """How many rows of each line are 1."""
+    counts: np.ndarray = (mask == 1)[rows].sum(1)
+    return counts
+
+
+def _many_levels(score: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_levels` for each line of `rows`, [R, levels]."""
+    _, level = np.unique(score, return_inverse=True)
+    size = int(level.max()) + 1
+    places = (np.arange(len(rows))[:, None] * size + level[rows]).ravel()
+    there = (y == 1)[rows].ravel()
+    found = (np.bincount(places[mask], minlength=len(rows) * size) for mask in (there, ~there))
+    positive, negative = (counts.reshape(len(rows), size).astype(float) for counts in found)
+    return positive, negative
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Shares, 0 where there is nothing to share."""
+    shares: np.ndarray = np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
+    return shares
+
+
 METRICS = (
-    Metric("f1", "higher", f1, _f1_of_all),
-    Metric("precision", "higher", precision, _positives),
-    Metric("recall", "higher", recall, lambda y: float((y == 1).any())),
-    Metric("roc_auc", "higher", roc_auc, lambda y: 0.5, takes="prob"),
-    Metric("average_precision", "higher", average_precision, _positives, takes="prob"),
+    Metric("f1", "higher", f1, _f1_of_all, many=_many_f1),
+    Metric("precision", "higher", precision, _positives, many=_many_precision),
+    Metric("recall", "higher", recall, lambda y: float((y == 1).any()), many=_many_recall),
+    Metric("roc_auc", "higher", roc_auc, lambda y: 0.5, takes="prob", many=_many_roc_auc),
+    Metric("average_precision", "higher", average_precision, _positives, takes="prob", many=_many_average_precision),
 )
 """The constant guess of the first three calls every row positive, so that nobody beats its recall."""

@@ -66,8 +66,35 @@ def _f1_of_largest(y: np.ndarray) -> float:
     return 2 * share / (1 + share) * _one_of(y)
 
 
+def _many_balanced(pred: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    hits, _, there = _many_counts(pred, y, rows)
+    return _mean_of(hits, there)
+
+
+def _many_f1(pred: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    hits, predicted, there = _many_counts(pred, y, rows)
+    return _mean_of(2 * hits, predicted + there)
+
+
+def _many_counts(pred: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `_counts` for each line of `rows`, [R, C]."""
+    size = int(max(pred.max(), y.max())) + 2  # the last is a place for rows that were not found
+    first = np.arange(len(rows))[:, None] * size
+    told = (np.where(pred == y, y, size - 1), pred, y)
+    hits, predicted, there = (np.bincount((one[rows] + first).ravel(), minlength=len(rows) * size) for one in told)
+    hits, predicted, there = (one.reshape(len(rows), size)[:, :-1] for one in (hits, predicted, there))
+    return hits, predicted, there
+
+
+def _mean_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The mean of each line's shares, over those whose whole is above 0."""
+    shares = np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0)
+    means: np.ndarray = shares.sum(1) / (whole > 0).sum(1)
+    return means
+
+
 METRICS = (
     Metric("accuracy", "higher", accuracy, _largest_share, proportion=True),
-    Metric("balanced_accuracy", "higher", balanced_accuracy, _one_of, equal=True),
-    Metric("macro_f1", "higher", macro_f1, _f1_of_largest, equal=True),
+    Metric("balanced_accuracy", "higher", balanced_accuracy, _one_of, equal=True, many=_many_balanced),
+    Metric("macro_f1", "higher", macro_f1, _f1_of_largest, equal=True, many=_many_f1),
 )
