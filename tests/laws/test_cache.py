@@ -148,14 +148,14 @@ def test_a_text_is_encoded_the_same_in_any_company(vocabulary: Path, long: Any, 
 
 def test_the_trunk_runs_once_for_each_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = 0
-    original = Trunk.states
+    original = Trunk._piece
 
-    def counting(self: Trunk, parts: list[Part]) -> object:
+    def counting(self: Trunk, parts: list[Part], *more: Any) -> object:
         nonlocal counted
         counted += len(parts)
-        return original(self, parts)
+        return original(self, parts, *more)
 
-    monkeypatch.setattr(Trunk, "states", counting)
+    monkeypatch.setattr(Trunk, "_piece", counting)
     course = places.course(tmp_path)
     places.finish(course, places.plan(course, "probe", epochs=4))
     rows = len(course.data.train) + len(course.data.val) + len(course.data.test)

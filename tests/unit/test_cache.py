@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from regraft.backbone.state import State, as_state, ghost
 from regraft.backbone.view import View
 from regraft.engine import cache
 from regraft.engine.cache import Store, Table, Uncuttable
-from regraft.engine.trunk import Part, Shape, Trunk, groups, join, padded, parts_of, take
+from regraft.engine.trunk import Part, Shape, Trunk, cut, groups, join, padded, parts_of, take
 from regraft.kit import hardware
 from regraft.waist import Encoder, InputSpec, MachineCard, Row, fingerprint
 from tests import places
@@ -66,6 +66,9 @@ class Fake(Trunk):
 
     def rows(self, size: int) -> int:
         return self.micro
+
+    def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], State]]:
+        yield from ((some, self.states(some)) for some in cut(parts, self.micro))
 
     def states(self, parts: Sequence[Part]) -> State:
         assert len({part.size for part in parts}) == 1

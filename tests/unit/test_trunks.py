@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from regraft.engine import engines, policy
+from regraft.engine.trunk import Trunk, join, parts_of
 from regraft.engine.trunks import COMPILED, KEPT, Trunks
+from regraft.errors import DataError
 from regraft.kit import durable, hardware
 from regraft.kit.store import Folder
 from regraft.planner import survey
@@ -145,3 +149,31 @@ def test_nothing_is_kept_that_does_not_pay_or_fit(
 def test_one_plan_alone_measures_nothing(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "measured", lambda _: pytest.fail("measured"))
     places.finish(course, three(course)[0])
+
+
+# ---------------------------------------------------------------- reading beside computing
+
+
+def test_passes_give_the_states_of_all_parts_in_their_order(course: Course) -> None:
+    rows = [*course.data.train, *course.data.val]
+    parts = [part for row in parts_of(course.encoder, rows, 1) for side in row for part in side]
+    trunk = Trunk(course.view, 2, course.encoder, 8)
+    pieces = list(trunk.passes(parts))
+    assert [part.key for some, _ in pieces for part in some] == [part.key for part in parts]
+    assert [len(some) for some, _ in pieces[:-1]] == [8] * (len(pieces) - 1)
+    joined, whole = join([state for _, state in pieces]), trunk.states(parts)
+    assert torch.equal(joined.value, whole.value)
+
+
+def test_a_row_that_cannot_be_read_ends_the_passes_with_its_error(course: Course) -> None:
+    parts = [part for row in parts_of(course.encoder, course.data.train, 1) for side in row for part in side]
+
+    def broken(values: list[Any]) -> dict[str, torch.Tensor]:
+        if parts[9].value in values:
+            raise DataError("a picture cannot be read", saw="it")
+        return course.encoder.tensors(values)
+
+    work = Trunk(course.view, 2, dataclasses.replace(course.encoder, tensors=broken), 8).passes(parts)
+    next(work)
+    with pytest.raises(DataError, match="cannot be read"):
+        next(work)

@@ -199,17 +199,15 @@ class Store:
             wanted = list(some)
             keys: list[str] = []
             pieces: list[State] = []
-            size, since, rows = 0, time.monotonic(), trunk.rows(wanted[0].size)
-            for start in range(0, len(wanted), rows):
-                few = wanted[start : start + rows]
-                piece = trunk.states(few)
+            size, since, first = 0, time.monotonic(), done
+            for few, piece in trunk.passes(wanted):
                 keys += [part.key for part in few]
                 pieces.append(piece)
                 more = sum(t.numel() * t.element_size() for t in leaves(piece.value))
-                if not start and not self._room(more * math.ceil(len(wanted) / len(few))):
+                if done == first and not self._room(more * math.ceil(len(wanted) / len(few))):
                     return
                 size += more
-                last = start + rows >= len(wanted)
+                last = done + len(few) >= first + len(wanted)
                 if last or size > BLOCK_BYTES or time.monotonic() - since > BLOCK_SECONDS:
                     self._write(keys, join(pieces) if len(pieces) > 1 else pieces[0])
                     keys, pieces, size, since = [], [], 0, time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -61,10 +62,27 @@ class Trunk:
     def states(self, parts: Sequence[Part]) -> State:
         """The states of parts of one size, in their order; shared tables of the network are kept once."""
         rows = self.rows(parts[0].size)
-        pieces = [self._piece(parts[i : i + rows], rows) for i in range(0, len(parts), rows)]
+        pieces = [self._piece(some, rows, self._given(some)) for some in cut(parts, rows)]
         return pieces[0] if len(pieces) == 1 else join(pieces)
 
-    def _piece(self, parts: Sequence[Part], rows: int) -> State:
+    def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], State]]:
+        """Parts of one size and their states, a micro-batch at a time: the next is read while one goes through."""
+        rows = self.rows(parts[0].size)
+        waiting = cut(parts, rows)
+        with ThreadPoolExecutor(1) as beside:
+            ready = beside.submit(self._given, waiting[0])
+            for i, some in enumerate(waiting):
+                with memory_watched():
+                    given = ready.result()
+                if i + 1 < len(waiting):
+                    ready = beside.submit(self._given, waiting[i + 1])
+                yield some, self._piece(some, rows, given)
+
+    def _given(self, parts: Sequence[Part]) -> dict[str, Tensor]:
+        """Parts as the network takes them; nothing where it goes on from states."""
+        return {} if self.source else self.encoder.tensors([part.value for part in parts])
+
+    def _piece(self, parts: Sequence[Part], rows: int, given: dict[str, Tensor]) -> State:
         with memory_watched(), torch.no_grad():
             if self.source:
                 begin, states = self.source
@@ -72,8 +90,13 @@ class Trunk:
                 below = take(states(parts), filled, len(parts))
                 state = as_state(self.view.run(start=begin, stop=self.k, state=below), below.inputs)
             else:
-                state = self.engine(padded(self.encoder.tensors([part.value for part in parts]), rows))
+                state = self.engine(padded(given, rows))
         return take(state, torch.arange(len(parts)), rows)
+
+
+def cut(parts: Sequence[Part], rows: int) -> list[Sequence[Part]]:
+    """Parts in pieces of at most so many."""
+    return [parts[i : i + rows] for i in range(0, len(parts), rows)]
 
 
 def parts_of(encoder: Encoder, rows: Sequence[Row], sides: int) -> list[list[list[Part]]]:
