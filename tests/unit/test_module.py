@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,6 +158,32 @@ def test_the_fingerprint_sees_weights_structure_and_preparation() -> None:
     seen = {one, provider.fingerprint(network()), provider.fingerprint((network(1), SMALL))}
     seen |= {provider.fingerprint((other, SMALL)), provider.fingerprint((network().half(), SMALL))}
     assert len(seen) == 5
+
+
+def coded(body: str, helper: str = "x", scale: str = "2.0") -> nn.Module:
+    """A network whose class was just now written, as a user edits it between two runs."""
+    space: dict[str, Any] = {"nn": nn, "torch": torch, "__name__": "edited"}
+    text = (
+        f"SCALE = {scale}\n\n\ndef helped(x):\n    return {helper}\n\n\n"
+        "class Edited(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.body, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)\n\n"
+        f"    def forward(self, x):\n        return self.fc(helped(self.body(x)).mean((2, 3)){body})\n"
+    )
+    functions = compile(text, "edited.py", "exec")
+    FunctionType(functions, space)()
+    torch.manual_seed(0)
+    made: nn.Module = space["Edited"]()
+    return made
+
+
+def test_the_fingerprint_sees_code_that_was_edited() -> None:
+    seen = [coded(""), coded(" * SCALE"), coded(" * SCALE", scale="3.0"), coded("", "torch.relu(x)"), coded(" * 3.0")]
+    marks = [provider.fingerprint((one, SMALL)) for one in seen]
+    assert len(set(marks)) == len(marks)
+    assert provider.fingerprint((coded(" * SCALE"), SMALL)) == marks[1]
+    patched = coded("")
+    patched.forward = lambda x: patched.fc(x.mean((2, 3)).repeat(1, 2)[:, :4])  # type: ignore[method-assign]
+    assert provider.fingerprint((patched, SMALL)) not in marks
 
 
 def test_the_configuration_covers_structure_but_no_labels() -> None:

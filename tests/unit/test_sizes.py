@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,17 @@ def test_a_forecast_learns_from_what_ran(tmp_path: Path) -> None:
     assert pace.fixed(probe) > cost
     pace.filled(probe)
     assert pace.fixed(probe) == pace.closing(probe), "the trunk is there now"
+
+
+def test_every_view_is_a_pass_of_the_trunk(tmp_path: Path) -> None:
+    course = places.course(tmp_path)
+    course.machine = dataclasses.replace(course.machine, forward_s=0.5)
+    pace = Pace(course)
+    plain, varied = (
+        places.plan(course, "probe", augment=how, views=views) for how, views in (("none", 0), ("crop", 4))
+    )
+    assert pace.fixed(varied) == pytest.approx(pace.fixed(plain) + 3 * 0.5 * len(course.data.train))
+    pace.filled(plain)
+    assert pace.fixed(plain) < 0.5 * len(course.data.train) < pace.fixed(varied), "other rows than the plain ones"
+    pace.filled(varied)
+    assert pace.fixed(varied) == pace.fixed(plain)

@@ -97,18 +97,22 @@ class Pace:
         self.course = course
         self.row_s = course.machine.forward_s
         self.factor = {True: 1.0, False: 1.0}
-        self._filled: set[tuple[str, int]] = set()
+        self._filled: set[tuple[object, ...]] = set()
 
     def epoch(self, plan: Plan) -> float:
         """Seconds of the dearest epoch of a plan."""
         return max((self._epoch(plan, phase) for phase in plan.phases if phase.epochs), default=0.0)
 
     def fixed(self, plan: Plan) -> float:
-        """Seconds for the trunk at frontiers that no trial has filled yet, and for the scores at the end."""
+        """Seconds for the trunk at frontiers that no trial has filled yet, and for the scores at the end.
+
+        Every view of a row is a pass of its own.
+        """
         if plan.init == "plain":
             return self.closing(plan) + self._rows() * self.row_s / 10
-        fills = {(plan.pooling, p.frontier) for p in plan.phases if p.frontier} - self._filled
-        return self._rows() * self.row_s * sum(self._below(plan, k) for _, k in fills) + self.closing(plan)
+        fills = {p.frontier for p in plan.phases if p.frontier and self._fill(plan, p.frontier) not in self._filled}
+        rows = self._rows() + (plan.views - 1) * len(self.course.rows(plan))
+        return rows * self.row_s * sum(self._below(plan, k) for k in fills) + self.closing(plan)
 
     def closing(self, plan: Plan) -> float:
         """Seconds from the last step to a finished trial: scores on validation and test."""
@@ -124,7 +128,10 @@ class Pace:
 
     def filled(self, plan: Plan) -> None:
         """The frontiers of this plan are in the cache from now on."""
-        self._filled |= {(plan.pooling, phase.frontier) for phase in plan.phases}
+        self._filled |= {self._fill(plan, phase.frontier) for phase in plan.phases}
+
+    def _fill(self, plan: Plan, k: int) -> tuple[object, ...]:
+        return plan.pooling, k, plan.augment
 
     def learn(self, plan: Plan, epoch: Epoch, seconds: float) -> None:
         """An epoch took so long: the next forecast of its kind is put right by it."""

@@ -8,7 +8,9 @@ import inspect
 import json
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
+from types import CellType, CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from regraft.backbone import pictures
@@ -255,12 +257,63 @@ def _randomised(module: nn.Module) -> nn.Module:
 
 
 def _structure(module: nn.Module) -> str:
-    """What a network is besides its tensors: the class and the plain attributes of each part of it."""
-    parts = []
+    """What a network is besides its tensors: the class, its code and the plain attributes of each part of it.
+
+    Code of torch itself is left out: its version stands for it.
+    """
+    parts, written = [], {}
     for path, part in module.named_modules():
         told = {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training" and _plain_value(v)}
         parts.append([path, _name(part), told])
-    return json.dumps(parts, sort_keys=True)
+        if own := {k: v for k, v in vars(part).items() if isinstance(v, FunctionType)}:
+            written[path] = own
+        for kind in type(part).__mro__[:-1]:
+            if not kind.__module__.startswith("torch."):
+                written[f"{kind.__module__}.{kind.__qualname__}"] = dict(vars(kind))
+    code = {name: durable.digest(repr(_code(held, set())).encode()) for name, held in sorted(written.items())}
+    return json.dumps([parts, code], sort_keys=True)
+
+
+def _code(held: Mapping[str, Any], seen: set[int]) -> list[Any]:
+    """What the functions and plain values of a class or a file do, with those of the same file that they call.
+
+    Names of files and numbers of lines are left out, so that a network which moved is the same.
+    """
+    told: list[Any] = []
+    for name, value in sorted(held.items()):
+        one = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if not isinstance(one, FunctionType):
+            told += [[name, repr(value)]] if _plain_value(value) and not name.startswith("__") else []
+        elif id(one) not in seen:
+            seen.add(id(one))
+            near = {other: one.__globals__.get(other) for other in _names(one.__code__)}
+            own = {k: v for k, v in near.items() if getattr(v, "__module__", one.__module__) == one.__module__}
+            bound = {k: _content(cell) for k, cell in zip(one.__code__.co_freevars, one.__closure__ or (), strict=True)}
+            given = [v for v in one.__defaults__ or () if _plain_value(v)]
+            told.append([name, _instructions(one.__code__), given, _code(own, seen), _code(bound, seen)])
+    return told
+
+
+def _instructions(code: CodeType) -> list[Any]:
+    """Instructions, names and constants of a function and of those within it."""
+    inner = [_instructions(one) if isinstance(one, CodeType) else _constant(one) for one in code.co_consts]
+    return [code.co_code.hex(), code.co_names, code.co_varnames, inner]
+
+
+def _constant(value: Any) -> str:
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
+
+
+def _names(code: CodeType) -> list[str]:
+    inner = [name for one in code.co_consts if isinstance(one, CodeType) for name in _names(one)]
+    return [*code.co_names, *inner]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing was put in yet
+        return None
 
 
 def _plain_value(value: Any) -> bool:
