@@ -76,7 +76,11 @@ def measured(run: tuple[str, str, str, tuple[str, ...]], place: Path, jobs: int)
     command = [*regraft, "adapt", str(SHARED / "data" / data), "--model", model, "--budget", budget, *more]
     begun = time.perf_counter()
     done = subprocess.run(
-        [*command, "--out", str(place / "runs"), "--json"], capture_output=True, text=True, check=False, env=environment
+        [*command, "--out", str(place / "runs"), "--fresh", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     wall = time.perf_counter() - begun
     allowed = 1.05 * SECONDS[budget] + 10
