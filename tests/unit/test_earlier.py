@@ -94,6 +94,7 @@ def test_nothing_is_taken_where_anything_differs(base: Course, tmp_path: Path, w
         made.course.settle()
     trials, steps = run(made)
     assert steps > 0 and not taken(trials)
+    assert all(bool(trial.address) == (what not in ("machine", "memory", "no mark")) for trial in trials)
 
 
 def test_what_was_damaged_or_removed_there_is_made_anew(base: Course, tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ class Course:
             self.machine, self.pieces = replace(self.machine, micro_batch=room.micro_batch), room.pieces
             self.trunks.machine = self.machine
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether memory ran out in this run, so that less goes through the network at once than it began with."""
+        return self.folder.has(ROOM)
+
     def _narrow(self, plan: Plan, error: NoMemory) -> str:
         """Halve what goes through the network at once, in writing, since it decides the last bits of what follows."""
         micro, pieces = self.machine.micro_batch, self.pieces

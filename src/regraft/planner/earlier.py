@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft.errors import UsageError
-from regraft.kit import durable
+from regraft.kit import durable, hardware
 from regraft.kit.store import Folder
 from regraft.waist import Epoch, Plan, Trial, fingerprint
 
@@ -41,12 +41,14 @@ class Earlier:
         course, machine = self.course, self.course.machine
         if not self.mark or not course.trunks.plainly or machine.promise != "exact":
             return ""
+        if course.narrowed or machine.processor != hardware.processor():
+            return ""  # part of it may have been computed in other sizes, or elsewhere
         data = course.data
         if not self._rows:
             splits = [[(row.key, row.y, row.group) for row in part] for part in (data.train, data.val, data.test)]
             self._rows = fingerprint(splits, data.target, data.columns, data.modality)
         return fingerprint(
-            (self.mark, course.view.inputs, self._rows, plan, course.seed, course.pieces),
+            (self.mark, course.view.inputs, self._rows, plan, course.seed),
             (course.task.name, [metric.name for metric in course.task.metrics]),
             (machine.processor, machine.threads, machine.micro_batch, machine.versions),
         )
