@@ -15,7 +15,7 @@ import time
 
 from results import HERE, ROOT
 
-BENCHES = ("heads", "policy", "probe", "full", "growing", "suffix", "grid", "views", "rerun")
+BENCHES = ("heads", "policy", "probe", "full", "growing", "taps", "suffix", "grid", "views", "rerun")
 """Files of this folder, the shortest first."""
 
 

@@ -28,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,16 +78,22 @@ def resnet50() -> Pictures:
 
 @dataclasses.dataclass
 class Grown:
-    """All rows and all plans; `cycle(i)` is a course over what there is of them by then."""
+    """All rows and all plans; `cycle(i)` is a course over what there is of them by then.
+
+    Of so many `rates` that follow each other in the plans the loops run one; `work(course, plan)` is what they do.
+    """
 
     course: Course
     plans: list[Plan]
     cycles: int
     place: Path
+    work: Callable[[Course, Plan], peers.Work]
+    more: int = MORE
+    rates: int = len(RATES)
 
     def cycle(self, number: int, cached: bool = True, seed: int = 0) -> Course:
         data, folder = self.course.data, Folder(Path(tempfile.mkdtemp(dir=self.place)))
-        data = dataclasses.replace(data, train=data.train[: MORE * (number + 1)])
+        data = dataclasses.replace(data, train=data.train[: self.more * (number + 1)])
         return dataclasses.replace(self.course, data=data, folder=folder, seed=seed, cached=cached)
 
     def run(self, cached: bool = True, plans: Sequence[Plan] = ()) -> list[list[tuple[Trial, bytes]]]:
@@ -119,28 +125,28 @@ class Grown:
         return [race(self.cycle(number), self.plans) for number in range(self.cycles)]
 
     def loops(self) -> tuple[list[peers.Made], float]:
-        """The plain loop for one rate of each depth and batch size in every cycle, and three times its seconds."""
+        """The plain loop for one rate of each kind of plan in every cycle, and its seconds times the rates."""
         begun, made = time.perf_counter(), []
         for number in range(self.cycles):
-            for plan in self.plans[:: len(RATES)]:
-                bench = works.Bench(self.cycle(number), plan, Path(), self.place)
-                made.append(peers.plain(dataclasses.replace(bench.work(), body=resnet50)))
-        return made, len(RATES) * (time.perf_counter() - begun)
+            for plan in self.plans[:: self.rates]:
+                made.append(peers.plain(self.work(self.cycle(number), plan)))
+        return made, self.rates * (time.perf_counter() - begun)
 
     @functools.cached_property
     def limit(self) -> float:
         """How many times less work there is with each row through the trunk once."""
         rows = {name: len(getattr(self.course.data, name)) for name in ("val", "test")}
-        flops = [stage.flops for stage in self.course.view.stages]
+        every = sum(stage.flops for stage in self.course.view.stages)
         m, t, e = rows["val"], rows["test"], EPOCHS
         whole = own = highest = 0.0
         for plan in self.plans:
-            f = sum(flops[: plan.trunk]) / sum(flops)
+            flops = [stage.flops for stage in self.course.view.pooled(plan.reading).stages]
+            f, above = sum(flops[: plan.trunk]) / every, sum(flops[plan.trunk :]) / every
             highest = max(highest, f)
-            for n in (MORE * (i + 1) for i in range(self.cycles)):
-                whole += e * (n * (f + 3 * (1 - f)) + m) + m + t
-                own += (1 - f) * (e * (3 * n + m) + m + t)
-        return whole / (own + highest * (MORE * self.cycles + m + t))
+            for n in (self.more * (i + 1) for i in range(self.cycles)):
+                whole += e * (n * (f + 3 * above) + (f + above) * m) + (f + above) * (m + t)
+                own += above * (e * (3 * n + m) + m + t)
+        return whole / (own + highest * (self.more * self.cycles + m + t))
 
 
 def race(course: Course, plans: Sequence[Plan]) -> Race:
@@ -201,7 +207,23 @@ def speed(given: argparse.Namespace, place: Path) -> None:
     course, plans = opened(
         (resnet50(), dataclasses.replace(ASSUMED, shape=(3, 112, 112), settings=())), place, True, _depths(given)
     )
-    grown = Grown(course, plans, 1 if given.quick else CYCLES, place)
+
+    def loop(course: Course, plan: Plan) -> peers.Work:
+        return dataclasses.replace(works.Bench(course, plan, Path(), place).work(), body=resnet50)
+
+    grown = Grown(course, plans, 1 if given.quick else CYCLES, place, loop)
+    compared(4, work, grown, given, functools.partial(_goals, grown))
+
+
+def _goals(grown: Grown, halving: float) -> tuple[float, float]:
+    """The goals by reuse alone and all in: of Nautilus' limit of 2.85 at this work's; 0.7 of what halving gives."""
+    return GOAL * grown.limit / 2.85, 0.7 * grown.limit * halving
+
+
+def compared(
+    number: int, work: str, grown: Grown, given: argparse.Namespace, goals: Callable[[float], tuple[float, float]]
+) -> None:
+    """The four sides in turns, after weights and losses were found equal."""
     wanted = grown.run()
     bare = grown.run(cached=False)
     assert [[w for _, w in cycle] for cycle in wanted] == [[w for _, w in cycle] for cycle in bare], "weights differ"
@@ -212,7 +234,7 @@ def speed(given: argparse.Namespace, place: Path) -> None:
         for one in (made[REUSE], made[EVERYTHING]):
             assert [[w for _, w in c] for c in one] == [[w for _, w in c] for c in wanted], "weights differ"
         loops, seconds = made[LOOPS]
-        for loop, (trial, _) in zip(loops, (t for c in wanted for t in c[:: len(RATES)]), strict=True):
+        for loop, (trial, _) in zip(loops, (t for c in wanted for t in c[:: grown.rates]), strict=True):
             ours = peers.Made([line.train_loss for line in trial.curve], [line.val_loss for line in trial.curve])
             gaps.append(peers.gap(loop, ours))
         assert max(gaps) < works.CLOSE, f"losses differ by {max(gaps):.1g}"
@@ -223,16 +245,17 @@ def speed(given: argparse.Namespace, place: Path) -> None:
     seconds[LOOPS] = took
     ran = [sum(len(trial.curve) for trial in one.trials) for one in grown.raced()]
     halving = len(grown.plans) * EPOCHS * grown.cycles / sum(ran)
+    alone, all_in = goals(halving)
     for side, other, goal, limit in (
-        (REUSE, LOOPS, GOAL * grown.limit / 2.85, grown.limit),
+        (REUSE, LOOPS, alone, grown.limit),
         (REUSE, EVERYTHING, 1.0, 0.0),
-        (ALL_IN, LOOPS, 0.7 * grown.limit * halving, grown.limit * halving),
+        (ALL_IN, LOOPS, all_in, grown.limit * halving),
     ):
         more = {"seconds": seconds, "epochs of all trials over epochs that the race ran": round(halving, 3)}
         what = "weights with and without the cache, bit for bit; losses of the plain loops"
         told = {"what": what, "difference": f"none; {max(gaps):.1g} at most"}
         found = ratios(seconds, side, other)
-        keep(Comparison(4, work, side, other, found, round(goal, 2), round(limit, 2), told, given.quick, more))
+        keep(Comparison(number, work, side, other, found, round(goal, 2), round(limit, 2), told, given.quick, more))
 
 
 def _depths(given: argparse.Namespace) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ class Bench:
         """
         n, m, t = (len(rows) for rows in (self.course.data.train, self.course.data.val, self.course.data.test))
         (phase,) = self.plan.phases
-        flops = [stage.flops for stage in self.course.view.pooled(self.plan.pooling).stages]
+        flops = [stage.flops for stage in self.course.view.pooled(self.plan.reading).stages]
         f, e = sum(flops[: phase.frontier]) / sum(flops), phase.epochs
         return (e * (n * (f + 3 * (1 - f)) + m) + m + t) / ((n + m + t) * f + (1 - f) * (e * (3 * n + m) + m + t))
 
@@ -106,7 +106,7 @@ class Bench:
             return 1.0 if name.startswith("head.") else shares.get(name.removeprefix("body."), 0.0)
 
         return peers.Work(
-            body=body(self.model, data.modality),
+            body=body(self.model, data.modality, plan.blocks),
             path=graft.view.head,
             width=graft.view.dim,
             classes=len(data.target.labels),
@@ -133,8 +133,8 @@ def _judged(shapes: Any, size: int) -> list[list[int]]:
     return [members[i : i + size] for members in found for i in range(0, len(members), size)]
 
 
-def body(model: Path, modality: str) -> Callable[[], nn.Module]:
-    """How a native network is opened by transformers alone."""
+def body(model: Path, modality: str, blocks: int = 0) -> Callable[[], nn.Module]:
+    """How a native network is opened by transformers alone, whole or with its first blocks."""
 
     def opened() -> nn.Module:
         import transformers
@@ -142,7 +142,8 @@ def body(model: Path, modality: str) -> Callable[[], nn.Module]:
         if modality == "image":
             made: nn.Module = transformers.AutoModelForImageClassification.from_pretrained(str(model))
         else:
-            made = transformers.AutoModel.from_pretrained(str(model), add_pooling_layer=False)
+            fewer = {"num_hidden_layers": blocks} if blocks else {}
+            made = transformers.AutoModel.from_pretrained(str(model), add_pooling_layer=False, **fewer)
         return made
 
     return opened

@@ -412,7 +412,8 @@ class Plan:
     `init` "plain" puts the modality's plain features (TF-IDF, pixels) in the backbone's place. `start` is how the head
     begins: at zero, at the centroids of the classes, at the checkpoint's own labels, at the embedded names of the
     classes, or at the cosine of a pair. `fold` "all" trains on the validation rows too. `augment` is how training cells
-    are varied and in how many `views`; a row shows another of its views in each epoch.
+    are varied and in how many `views`; a row shows another of its views in each epoch. `blocks` is after how many of
+    its blocks the network ends, 0 for all.
     """
 
     strategy: str
@@ -428,6 +429,7 @@ class Plan:
     augment: Settings = ()
     start: Start = "zero"
     fold: Literal["train", "all"] = "train"
+    blocks: int = 0
 
     @property
     def label(self) -> str:
@@ -439,9 +441,18 @@ class Plan:
         knobs = dict(self.knobs)
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
-        told += [f"{name} {knobs[name]:g}" for name in ("depth", "lr", "c") if name in knobs]
+        told += [f"{name} {knobs[name]:g}" for name in ("depth", "blocks", "lr", "c") if name in knobs]
         told += [f"({self.pooling})"] if self.pooling != "native" else []
         return " ".join([*told, "and validation"] if self.fold == "all" else told)
+
+    @property
+    def reading(self) -> str:
+        """How the backbone is read for features: its pooling, and after how many blocks where not after all.
+
+        >>> Plan("probe", (), pooling="mean").reading, Plan("probe", (), pooling="mean", blocks=4).reading
+        ('mean', 'mean@4')
+        """
+        return reading(self.pooling, self.blocks)
 
     @property
     def views(self) -> int:
@@ -486,6 +497,8 @@ class Pooled:
     """A backbone under one pooling: its stages, the features' width, parameters that belong to no stage (`glue`).
 
     `new` are the stages with weights that the checkpoint lacks: they start at random, so every plan must train them.
+    `row` are the stages after which the network may end, one for each block; none where it must stay whole. `blocks` is
+    how many of them it has kept, 0 for all.
     """
 
     pooling: Pooling
@@ -493,6 +506,28 @@ class Pooled:
     dim: int
     glue: int
     new: tuple[int, ...] = ()
+    row: tuple[int, ...] = ()
+    blocks: int = 0
+
+    def short(self, blocks: int) -> Pooled:
+        """The same where the network ends after so many of its blocks, from 1 to all but one; what follows them stays.
+
+        >>> stages = tuple(Stage(name, name, 1, 1, 4) for name in ("words", "block.0", "block.1", "pooler"))
+        >>> short = Pooled("native", stages, 8, 0, new=(3,), row=(1, 2)).short(1)
+        >>> [stage.name for stage in short.stages], short.new, short.row, short.blocks
+        (['words', 'block.0', 'pooler'], (2,), (1,), 1)
+        """
+        assert 0 < blocks < len(self.row), blocks
+        left = [i for i in range(len(self.stages)) if i not in self.row[blocks:]]
+        stages = [self.stages[i] for i in left]
+        stages[-1] = dataclasses.replace(stages[-1], out_bytes=self.stages[-1].out_bytes)
+        return dataclasses.replace(
+            self,
+            stages=tuple(stages),
+            new=tuple(left.index(i) for i in self.new if i in left),
+            row=self.row[:blocks],
+            blocks=blocks,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,6 +546,11 @@ class BackboneCard:
     poolings: tuple[Pooled, ...]
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+
+    def read(self, plan: Plan) -> Pooled:
+        """The backbone as a plan reads it."""
+        found = next(one for one in self.poolings if one.pooling == plan.pooling)
+        return found.short(plan.blocks) if plan.blocks else found
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -925,6 +965,11 @@ def plain(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [plain(v) for v in record]
     return record
+
+
+def reading(pooling: str, blocks: int) -> str:
+    """A pooling, and after how many blocks the network ends where it does not keep all."""
+    return f"{pooling}@{blocks}" if blocks else pooling
 
 
 def fingerprint(*parts: Any) -> str:

@@ -23,7 +23,7 @@ Found = Iterator[tuple[int, str]]
 
 ALLOWED: dict[str, dict[str, str]] = {
     "tunnel": {
-        "backbone/view.py": "its wrappers pass on what a model's forward takes",
+        "backbone/patching.py": "its wrappers pass on what a model's forward takes",
         "cli/knobs.py": "one wrapper passes on the knobs of the strategies that a command line names",
     },
     "mode": {
@@ -354,7 +354,7 @@ def test_a_docstring_that_is_no_sentence_is_found(source: str) -> None:
 
 
 LAWFUL = [
-    ("backbone/view.py", "def f(*a, **k): ...\nmodel.eval()"),
+    ("backbone/patching.py", "def f(*a, **k): ...\nmodel.eval()"),
     ("backbone/stages.py", "p.requires_grad = True"),
     ("backbone/tensors.py", "torch.load(path, map_location='cpu', weights_only=True)"),
     ("providers/timm.py", "body = load(name).eval()"),

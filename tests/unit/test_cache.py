@@ -67,8 +67,8 @@ class Fake(Trunk):
     def rows(self, size: int) -> int:
         return self.micro
 
-    def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], State]]:
-        yield from ((some, self.states(some)) for some in cut(parts, self.micro))
+    def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], list[State]]]:
+        yield from ((some, [self.states(some)]) for some in cut(parts, self.micro))
 
     def states(self, parts: Sequence[Part]) -> State:
         assert len({part.size for part in parts}) == 1

@@ -161,7 +161,7 @@ def test_passes_give_the_states_of_all_parts_in_their_order(course: Course) -> N
     pieces = list(trunk.passes(parts))
     assert [part.key for some, _ in pieces for part in some] == [part.key for part in parts]
     assert [len(some) for some, _ in pieces[:-1]] == [8] * (len(pieces) - 1)
-    joined, whole = join([state for _, state in pieces]), trunk.states(parts)
+    joined, whole = join([made for _, (made,) in pieces]), trunk.states(parts)
     assert torch.equal(joined.value, whole.value)
 
 

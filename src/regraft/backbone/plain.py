@@ -76,7 +76,7 @@ class Plain(View):
         self.module: nn.Module = nn.Identity()
         self.native = native or nn.Identity()
         self._recipe, self._fresh, self._write, self._missing = recipe, None, recipe.write, frozenset()
-        self.pooling, self.call = "native", given
+        self.pooling, self.call, self.row, self.blocks = "native", given, None, 0
         self.calls = {"native": given}
         self.paths, (self.dim,) = [""], recipe.inputs.shape
         self.stages = (Stage(FEATURES, "", 0, 0, FLOAT * self.dim),)

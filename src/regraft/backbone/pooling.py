@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Literal
 
-from regraft.errors import unknown
+from regraft.errors import UsageError, unknown
 from regraft.waist import BackboneCard, Pooled
 
 Asked = Literal["auto", "native", "mean"]
+
+
+def ends(pooled: Pooled, asked: str) -> list[Pooled]:
+    """A backbone that ends after each of these numbers of its blocks, as "2,4"; the whole one where none is asked for.
+
+    Raises: UsageError: it cannot end after so many, or at all.
+    """
+    counts = [part.strip() for part in asked.split(",") if part.strip()]
+    most = len(pooled.row)
+    if wrong := [part for part in counts if not part.isdecimal() or not 1 <= int(part) <= most]:
+        raise UsageError(
+            "this backbone cannot end there",
+            saw=f"blocks {wrong[0]}",
+            allowed=f"1 to {most}, with commas between" if most else "no number: its blocks cannot be left out",
+            do="leave it out for the whole network",
+        )
+    found = dict.fromkeys(int(part) for part in counts)
+    return [pooled if count == most else pooled.short(count) for count in found] or [pooled]
 
 
 def chosen(card: BackboneCard, asked: Asked, every: bool = False) -> list[Pooled]:

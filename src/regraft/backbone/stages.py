@@ -29,14 +29,15 @@ class Seams(NamedTuple):
     """Where a network can be cut: the members of each stage in the order they run, the last one being the cut.
 
     `mains` are the members that stages are named after, `written` those whose output is overwritten in place later,
-    `layouts` the order in memory of the dimensions of what a cut gives, largest stride first, `idle` the parameters
-    outside all stages that the features do not depend on.
+    `layouts` the order in memory of the dimensions of what a cut gives, largest stride first, `shapes` its shapes for
+    one row, `idle` the parameters outside all stages that the features do not depend on.
     """
 
     members: list[list[str]]
     mains: list[str]
     written: set[str]
     layouts: list[list[list[int]]]
+    shapes: list[list[torch.Size]]
     idle: set[str]
 
 
@@ -115,7 +116,10 @@ def find_stages(module: nn.Module, call: Call, example: Batch) -> Seams:
     used = {id(node.variable) for node in alive if "AccumulateGrad" in type(node).__name__}
     ours = {id(p) for stage in members for path in stage for p in trace.modules[path].parameters()}
     idle = {name for name, p in module.named_parameters() if id(p) not in used | ours}
-    return Seams(members, mains, trace.written, [trace.layouts[stage[-1]] for stage in members], idle)
+    cuts = [stage[-1] for stage in members]
+    return Seams(
+        members, mains, trace.written, [trace.layouts[c] for c in cuts], [single.shapes[c] for c in cuts], idle
+    )
 
 
 class _Trace:

@@ -10,7 +10,6 @@ given back in the layout that the network had.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,18 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from regraft.backbone.patching import Forward, Stop, constant, patched, watch
+from regraft.backbone.short import Blocks, ends_of, shortened
 from regraft.backbone.stages import Batch, Call, Seams, find_stages, gradients, outline, removed
-from regraft.backbone.state import State, ghost, laid, leaves, thin, tree
+from regraft.backbone.state import State, ghost, laid, leaves, thin
 from regraft.errors import ModelError, unknown
 from regraft.kit import shelf
-from regraft.waist import Encoder, InputSpec, Opening, Pooled, Pooling, Stage, Target
+from regraft.waist import Encoder, InputSpec, Opening, Pooled, Pooling, Stage, Target, reading
 
 GLUE = "glue"
-
-
-class _Stop(Exception):
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
 
 class View:
@@ -46,6 +42,7 @@ class View:
         pooling, others: What `call` does to make features, and the other ways there are, by name.
         missing: Names of parameters that the checkpoint lacks: they hold random numbers.
         labels: What the native head tells apart, in its order; empty where it has none or they have no names.
+        row: The list of blocks after any of which the network may end, where there is one.
         source: The folder with what cells are prepared with (a tokenizer), where there is one.
         fresh: A seed → a state dict with random weights of this architecture.
         write: (view, plain linear head, target, folder) → native files in the folder, and how to open them.
@@ -66,6 +63,7 @@ class View:
         others: Mapping[Pooling, Call] | None = None,
         missing: Iterable[str] = (),
         labels: Sequence[str] = (),
+        row: Blocks | None = None,
         source: str = "",
         notes: tuple[str, ...] = (),
         config: str = "",
@@ -73,10 +71,11 @@ class View:
         write: Callable[[View, nn.Module, Target, str], Opening] | None = None,
     ) -> None:
         self.name, self.provider, self.module, self.inputs = name, provider, module.eval(), inputs
-        self.source, self.labels = source, tuple(labels)
+        self.source, self.labels, self.row, self.blocks = source, tuple(labels), row, 0
         self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
         self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
-        self._lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
+        self.lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
+        self._short: dict[tuple[str, int], View] = {}
         self._cuts: dict[Pooling, tuple[Seams, list[str], tuple[Stage, ...], int]] = {}
         self.native: nn.Module = module.get_submodule(head) if head else nn.Identity()
         if head:
@@ -98,17 +97,30 @@ class View:
         """Whether the head's native place has room for a bias."""
         return not isinstance(self.native, nn.Linear) or self.native.bias is not None
 
-    def pooled(self, pooling: Pooling) -> View:
-        """The same network under another pooling: its own stages and width, the same weights in memory.
+    @property
+    def reading(self) -> str:
+        """How features are read: the pooling, and after how many blocks where the network ends early."""
+        return reading(self.pooling, self.blocks)
+
+    def pooled(self, asked: str) -> View:
+        """The same network under another reading: its own stages and width, the same weights in memory.
 
         Raises: UsageError: this backbone knows no such pooling.
         """
-        if pooling not in self.calls:
-            raise unknown("pooling of this backbone", pooling, self.calls)
-        if pooling == self.pooling:
+        if asked == self.reading:
             return self
-        twin = copy.copy(self)
-        twin._cut(pooling)
+        name, _, blocks = asked.partition("@")
+        pooling = next((one for one in self.calls if one == name), None)
+        if pooling is None:
+            raise unknown("pooling of this backbone", name, self.calls)
+        assert not self.blocks, "what a network has lost cannot be read"
+        twin = self
+        if pooling != self.pooling:
+            twin = copy.copy(self)
+            twin._cut(pooling)
+        if blocks:
+            twin = self._short.get((name, int(blocks))) or shortened(twin, int(blocks))
+            self._short[name, int(blocks)] = twin
         return twin
 
     def card(self) -> Pooled:
@@ -116,19 +128,19 @@ class View:
         lacking = {id(p) for name, p in self.module.named_parameters() if name in self._missing}
         new = sorted({stage for name, stage, p in self.named() if id(p) in lacking and not name.startswith(GLUE)})
         glue = sum(p.numel() for name, _, p in self.named() if name.startswith(GLUE + "/"))
-        return Pooled(self.pooling, self.stages, self.dim, glue, tuple(new))
+        return Pooled(self.pooling, self.stages, self.dim, glue, tuple(new), ends_of(self), self.blocks)
 
     def _cut(self, pooling: Pooling) -> None:
         """Find the stages under this pooling and measure them, once for all copies of the network."""
         self.pooling, self.call = pooling, self.calls[pooling]
         if pooling in self._cuts:
-            self._seams, self.paths, self.stages, self.dim = self._cuts[pooling]
+            self.seams, self.paths, self.stages, self.dim = self._cuts[pooling]
             return
         bare, batch = outline(self.module, self.call, self._example)
-        self._seams = find_stages(bare, self.call, batch)
-        self.paths = [members[-1] for members in self._seams.members]
+        self.seams = find_stages(bare, self.call, batch)
+        self.paths = [members[-1] for members in self.seams.members]
         self.stages, self.dim = self._measure(bare, batch)
-        self._cuts[pooling] = self._seams, self.paths, self.stages, self.dim
+        self._cuts[pooling] = self.seams, self.paths, self.stages, self.dim
 
     def run(
         self, batch: Batch | None = None, start: int = 0, stop: int | None = None, state: State | None = None
@@ -145,21 +157,25 @@ class View:
         assert state or not start, "run() from the middle needs a state"
         n = len(next(iter(batch.values())))
         seen: dict[str, Any] = {}
-        table: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {}
+        table: dict[str, Callable[[Forward], Forward]] = {}
         if start and state:
             for path in self._between(0, start)[:-1]:
                 seen[path] = state.seen[path]
-                table[path] = _constant(ghost(seen[path], n, 1), path in self._seams.written)
+                table[path] = constant(ghost(seen[path], n, 1), path in self.seams.written)
             seen[self.paths[start - 1]] = ghost(state.value, 1, n)
-            table[self.paths[start - 1]] = _constant(laid(state.value, self._seams.layouts[start - 1]), False)
+            table[self.paths[start - 1]] = constant(laid(state.value, self.seams.layouts[start - 1]), False)
         if stop < len(self.paths):
             for path in self._between(start, stop):
-                table[path] = _watch(path, self.paths[stop - 1], seen, n)
-        with self._lock, patched(self.module, table):
-            try:
-                return self.call(self.module, batch)
-            except _Stop as end:
-                return State(end.value, seen, {k: thin(v) for k, v in batch.items()})
+                table[path] = watch(path, self.paths[stop - 1], seen, n, {})
+        try:
+            return self.called(batch, table)
+        except Stop as end:
+            return State(end.value, seen, {k: thin(v) for k, v in batch.items()})
+
+    def called(self, batch: Batch, table: Mapping[str, Callable[[Forward], Forward]]) -> Tensor:
+        """Features of a batch, [n, dim], while modules have another forward: path → a function of the original one."""
+        with self.lock, patched(self.module, table):
+            return self.call(self.module, batch)
 
     def named(self) -> Iterator[tuple[str, int, nn.Parameter]]:
         """Every parameter once: ("<stage name>/<path in it>", stage index, parameter); glue counts as stage 0.
@@ -167,25 +183,25 @@ class View:
         A tied parameter belongs to the lowest stage that holds it. What the features do not depend on is left out.
         """
         owner: dict[int, tuple[str, int]] = {}
-        for i, members in enumerate(self._seams.members):
+        for i, members in enumerate(self.seams.members):
             for path in members:
-                folder = "" if path == self._seams.mains[i] else f"{path}."
+                folder = "" if path == self.seams.mains[i] else f"{path}."
                 for name, parameter in self.module.get_submodule(path).named_parameters():
                     owner.setdefault(id(parameter), (f"{self.stages[i].name}/{folder}{name}", i))
         for name, parameter in self.module.named_parameters():
-            if name in self._seams.idle:
+            if name in self.seams.idle:
                 continue
             yield *owner.get(id(parameter), (f"{GLUE}/{name}", 0)), parameter
 
     def buffers(self) -> Iterator[tuple[str, int, Tensor]]:
         """Every buffer with its name in the module and its stage; glue counts as stage 0."""
-        owner = {path: i for i, members in enumerate(self._seams.members) for path in members}
+        owner = {path: i for i, members in enumerate(self.seams.members) for path in members}
         for name, buffer in self.module.named_buffers():
             yield name, next((i for p, i in owner.items() if name.startswith(p + ".")), 0), buffer
 
     def members(self, stage: int) -> list[nn.Module]:
         """The modules of a stage: the one that is cut and those that were merged into it."""
-        return [self.module.get_submodule(path) for path in self._seams.members[stage]]
+        return [self.module.get_submodule(path) for path in self.seams.members[stage]]
 
     def clone(self, frontier: int) -> View:
         """A view whose stages from `frontier` on are copies; everything below shares memory with this one."""
@@ -195,7 +211,7 @@ class View:
             shared |= {id(b): b for _, stage, b in self.buffers() if stage < frontier}
         twin = copy.copy(self)
         twin.module = copy.deepcopy(self.module, shared)
-        twin._lock = threading.RLock()
+        twin.lock, twin._short = threading.RLock(), {}
         return twin
 
     def randomise(self, seed: int) -> None:
@@ -220,11 +236,11 @@ class View:
 
     def _between(self, start: int, stop: int) -> list[str]:
         """Paths of all members of stages `start` to `stop` - 1, in the order they run."""
-        return [path for members in self._seams.members[start:stop] for path in members]
+        return [path for members in self.seams.members[start:stop] for path in members]
 
     def _measure(self, bare: nn.Module, example: Batch) -> tuple[tuple[Stage, ...], int]:
         """Parameters, FLOPs and output bytes of each stage, from one pass with one example."""
-        names = _short(self._seams.mains)
+        names = _short(self.seams.mains)
         self.stages = tuple(Stage(name, path, 0, 0, 0) for name, path in zip(names, self.paths, strict=True))
         params, flops, sizes = [0] * len(names), [0] * len(names), [0] * len(names)
         for _, i, parameter in self.named():
@@ -240,7 +256,7 @@ class View:
 
         hooks = []
         for i in range(len(names)):
-            for member in (bare.get_submodule(path) for path in self._seams.members[i]):
+            for member in (bare.get_submodule(path) for path in self.seams.members[i]):
                 hooks.append(member.register_forward_pre_hook(lambda _m, _a, i=i: began(i)))
                 hooks.append(member.register_forward_hook(lambda _m, _a, out, i=i: ended(i, out)))
         with removed(hooks), gradients(bare, False), torch.no_grad(), counter:
@@ -250,45 +266,10 @@ class View:
         return tuple(stages), features.shape[-1]
 
 
-@contextlib.contextmanager
-def patched(root: nn.Module, table: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]]) -> Iterator[None]:
-    """Give submodules of `root` another forward for a while: path → a function of the original one."""
-    modules = [(root.get_submodule(path), make) for path, make in table.items()]
-    kept = [module.__dict__.get("forward") for module, _ in modules]
-    try:
-        for module, make in modules:
-            module.forward = make(module.forward)
-        yield
-    finally:
-        for (module, _), old in zip(modules, kept, strict=True):
-            module.__dict__.pop("forward", None)
-            if old is not None:
-                module.__dict__["forward"] = old
-
-
 def replace(root: nn.Module, path: str, module: nn.Module) -> None:
     """Put `module` at `path` below `root`."""
     parent, _, name = path.rpartition(".")
     setattr(root.get_submodule(parent), name, module)
-
-
-def _constant(value: Any, fresh: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give `value` whatever comes in; a fresh copy of it where the network writes into it."""
-    return lambda _forward: lambda *args, **kwargs: tree(torch.clone, value) if fresh else value
-
-
-def _watch(path: str, last: str, seen: dict[str, Any], n: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            out = forward(*args, **kwargs)
-            if path == last:
-                raise _Stop(out)
-            seen[path] = ghost(out, 1, n)
-            return out
-
-        return watched
-
-    return wrap
 
 
 def _bytes(value: Any) -> int:

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from regraft.backbone.short import fan
 from regraft.backbone.state import State, as_state, leaves, tree
 from regraft.backbone.view import View
 from regraft.engine import blocks, freeze
@@ -189,27 +190,30 @@ class Store:
         """The different parts of rows that are not held, those of one size together."""
         return [part for _, some in sorted(by_size(parts).items()) for part in some.values() if part.key not in self]
 
-    def fill(self, trunk: Trunk, parts: Sequence[Part]) -> Iterator[int]:
+    def fill(self, trunk: Trunk, parts: Sequence[Part], others: Sequence[Store] = ()) -> Iterator[int]:
         """Run the trunk on what `lacking` gave, writing block after block; yields parts done so far.
 
-        It ends early where neither disk nor memory has room for what the first micro-batch foretells.
+        What the trunk gives beside its own states goes to the `others`. It ends early where neither disk nor memory has
+        room for what the first micro-batch foretells.
         """
-        done = 0
+        done, stores = 0, (self, *others)
         for _, some in itertools.groupby(parts, key=lambda part: part.size):
             wanted = list(some)
             keys: list[str] = []
-            pieces: list[State] = []
+            pieces: list[list[State]] = []
             size, since, first = 0, time.monotonic(), done
-            for few, piece in trunk.passes(wanted):
+            for few, made in trunk.passes(wanted):
                 keys += [part.key for part in few]
-                pieces.append(piece)
-                more = sum(t.numel() * t.element_size() for t in leaves(piece.value))
-                if done == first and not self._room(more * math.ceil(len(wanted) / len(few))):
+                pieces.append(made)
+                more = sum(t.numel() * t.element_size() for t in leaves(made[0].value))
+                whole = more * math.ceil(len(wanted) / len(few))
+                if done == first and not all(store._room(whole) for store in stores):
                     return
                 size += more
                 last = done + len(few) >= first + len(wanted)
                 if last or size > BLOCK_BYTES or time.monotonic() - since > BLOCK_SECONDS:
-                    self._write(keys, join(pieces) if len(pieces) > 1 else pieces[0])
+                    for store, column in zip(stores, zip(*pieces, strict=True), strict=True):
+                        store._write(keys, join(column) if len(column) > 1 else column[0])
                     keys, pieces, size, since = [], [], 0, time.monotonic()
                 done += len(few)
                 yield done
@@ -312,7 +316,7 @@ def open_store(view: View, frontier: int, machine: MachineCard) -> Store:
     about = blocks.About(
         model=view.name,
         provider=view.provider,
-        pooling=view.pooling,
+        pooling=view.reading,
         frontier=frontier,
         stages=len(view.stages),
         engine=machine.engine,
@@ -332,7 +336,7 @@ def place(view: View, frontier: int, machine: MachineCard) -> Path:
         freeze.hashes(below),
         view.config,
         [stage.path for stage in view.stages[:frontier]],
-        view.pooling if frontier == len(view.stages) else "",
+        view.reading if frontier == len(view.stages) else "",
         view.inputs,
         shelf.find("modalities", view.inputs.modality).POLICY,
         "eval",
@@ -362,6 +366,13 @@ def holds(view: View, frontiers: Sequence[int], batch: dict[str, Tensor]) -> boo
         except (Uncuttable, RuntimeError, TypeError, IndexError, KeyError, ValueError, AttributeError):
             return False
     return True
+
+
+def fanned(view: View, ends: Sequence[View], batch: dict[str, Tensor]) -> bool:
+    """Whether one pass gives the features of a view and of these that end earlier, bit for bit on this batch."""
+    with torch.no_grad():
+        made = fan(view, batch, ends)
+        return all(torch.equal(a, one.run(batch)) for a, one in zip(made, (view, *ends), strict=True))
 
 
 def chained(view: View, begin: int, k: int, batch: dict[str, Tensor]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from regraft.backbone.short import fan
 from regraft.backbone.stages import Batch
 from regraft.backbone.state import State, as_state, ghost, leaves, tree
 from regraft.backbone.view import View
@@ -42,7 +43,8 @@ Shape = tuple[tuple[int, int], ...]
 class Trunk:
     """The part of a view below frontier k, run in micro-batches of one fixed shape, the last one padded.
 
-    With a `source`, frontier → states of parts there, it goes on from these instead of the input.
+    With a `source`, frontier → states of parts there, it goes on from these instead of the input. With `ends`, a pass
+    for features gives those of these views, too, which end after fewer blocks of the same network.
 
     Rows come out bit-equal whatever company they are in, on machines that keep the promise "exact", where the engine is
     the network as it stands, which is taken if no other is given.
@@ -54,6 +56,7 @@ class Trunk:
         self.view, self.k, self.encoder, self.micro = view, frontier, encoder, micro
         self.engine = engine or (lambda batch: as_state(view.run(batch, stop=frontier), batch))
         self.source: tuple[int, Callable[[Sequence[Part]], State]] | None = None
+        self.ends: Sequence[View] = ()
 
     def rows(self, size: int) -> int:
         """How many parts of a padded size make a micro-batch: `micro` of nominal length, fewer that are longer."""
@@ -62,11 +65,14 @@ class Trunk:
     def states(self, parts: Sequence[Part]) -> State:
         """The states of parts of one size, in their order; shared tables of the network are kept once."""
         rows = self.rows(parts[0].size)
-        pieces = [self._piece(some, rows, self._given(some)) for some in cut(parts, rows)]
+        pieces = [self._piece(some, rows, self._given(some))[0] for some in cut(parts, rows)]
         return pieces[0] if len(pieces) == 1 else join(pieces)
 
-    def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], State]]:
-        """Parts of one size and their states, a micro-batch at a time: the next is read while one goes through."""
+    def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], list[State]]]:
+        """Parts of one size and their states, a micro-batch at a time: the next is read while one goes through.
+
+        The states are those of the trunk itself, then those of its `ends`.
+        """
         rows = self.rows(parts[0].size)
         waiting = cut(parts, rows)
         with ThreadPoolExecutor(1) as beside:
@@ -82,16 +88,19 @@ class Trunk:
         """Parts as the network takes them; nothing where it goes on from states."""
         return {} if self.source else self.encoder.tensors([part.value for part in parts])
 
-    def _piece(self, parts: Sequence[Part], rows: int, given: dict[str, Tensor]) -> State:
+    def _piece(self, parts: Sequence[Part], rows: int, given: dict[str, Tensor]) -> list[State]:
         with memory_watched(), torch.no_grad():
             if self.source:
                 begin, states = self.source
                 filled = torch.arange(rows).clamp(max=len(parts) - 1)
                 below = take(states(parts), filled, len(parts))
-                state = as_state(self.view.run(start=begin, stop=self.k, state=below), below.inputs)
+                made = [as_state(self.view.run(start=begin, stop=self.k, state=below), below.inputs)]
+            elif self.ends:
+                batch = padded(given, rows)
+                made = [as_state(features, batch) for features in fan(self.view, batch, self.ends)]
             else:
-                state = self.engine(padded(given, rows))
-        return take(state, torch.arange(len(parts)), rows)
+                made = [self.engine(padded(given, rows))]
+        return [take(state, torch.arange(len(parts)), rows) for state in made]
 
 
 def cut(parts: Sequence[Part], rows: int) -> list[Sequence[Part]]:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from regraft.engine.predict import sides
 from regraft.engine.trunk import Part, Trunk, padded, parts_of, samples
 from regraft.kit import hardware
 from regraft.kit.store import Folder
-from regraft.waist import Encoder, Event, Filled, MachineCard, Plan, Pooling, Row, Said
+from regraft.waist import Encoder, Event, Filled, MachineCard, Plan, Row, Said
 
 RECORDS = COMPILED, RAN, KEPT, RATES = "compiled", "trunk", "kept", "rates"
 
@@ -89,7 +88,7 @@ class Trunks:
         for plan in plans:
             for phase in plan.phases if plan.init == "pretrained" else ():
                 if phase.frontier:
-                    name = f"{plan.pooling}/{phase.frontier}"
+                    name = f"{plan.reading}/{phase.frontier}"
                     self._passes[name] = self._passes.get(name, 0) + phase.epochs + 1
 
     def warm(self, view: View, k: int, rows: Sequence[Row]) -> Iterator[Event]:
@@ -102,11 +101,39 @@ class Trunks:
         for below in self._kept_below(view, k, len(rows)):
             if self._law(view, below, rows):
                 yield from self._warm(view, below, rows)
+        if k == len(view.stages):
+            yield from self._fan(view, rows)
         yield from self._warm(view, k, rows)
+
+    def _fan(self, view: View, rows: Sequence[Row]) -> Iterator[Event]:
+        """Where features after several numbers of blocks are asked for, fill all their stores in one pass of the most.
+
+        Those that lack other rows than the longest network are left to a pass of their own, as are all of them where
+        states on the way are held, to go on from.
+        """
+        read = sorted({n.split("/")[0] for n in self._passes if n.split("@")[0].split("/")[0] == view.pooling})
+        asked = sorted((self.view.pooled(name) for name in read), key=lambda one: -len(one.stages))
+        longest, *ends = [one for one in asked if _name(one, len(one.stages)) in self._passes] or [view]
+        if not ends or not self.plainly:
+            return
+        parts, k = parts_of(self.encoder, rows, self.sides(view)), len(longest.stages)
+        missing, trunk = self._store(longest, k).lacking(parts), self._trunk(longest, k)
+        ends = [one for one in ends if self._store(one, len(one.stages)).lacking(parts) == missing]
+        self._from_nearest(trunk, rows, missing)
+        if missing and ends and not trunk.source and self._fans(longest, ends, rows):
+            yield from self._warm(longest, k, rows, ends)
+
+    def _fans(self, view: View, ends: Sequence[View], rows: Sequence[Row]) -> bool:
+        """Whether one pass gives the features of all of these, on a micro-batch of the most frequent size."""
+        name = " ".join(one.reading for one in (view, *ends))
+        if name not in self._lawful:
+            _, some = next(samples(self.encoder, rows, self._trunk(view, len(view.stages)), self.sides(view)))
+            self._lawful[name] = cache.fanned(view, ends, self.encoder.tensors(some))
+        return self._lawful[name]
 
     def _kept_below(self, view: View, k: int, rows: int) -> list[int]:
         """Frontiers below k to fill before it: decided once in a run, by the rates of its disk and of its trunk."""
-        wanted = [int(n.split("/")[1]) for n in self._passes if n.split("/")[0] == view.pooling]
+        wanted = [int(n.split("/")[1]) for n in self._passes if n.split("/")[0] == view.reading]
         name, below = _name(view, k), sorted(j for j in wanted if j < k)
         if not below or not self.plainly:
             return []
@@ -120,7 +147,7 @@ class Trunks:
                     j,
                     view.stages[j - 1].out_bytes * self.sides(view),
                     self.machine.forward_s * sum(flops[:j]) / max(1, sum(flops)),
-                    self._passes.get(f"{view.pooling}/{j}", 1),
+                    self._passes.get(f"{view.reading}/{j}", 1),
                 )
                 for j in (*below, k)
             ]
@@ -131,8 +158,8 @@ class Trunks:
             self.folder.write(KEPT, held)  # last: it is what stands for both
         return held[name]
 
-    def _warm(self, view: View, k: int, rows: Sequence[Row]) -> Iterator[Event]:
-        """Fill the store of frontier k with these rows, telling how far it has come."""
+    def _warm(self, view: View, k: int, rows: Sequence[Row], ends: Sequence[View] = ()) -> Iterator[Event]:
+        """Fill the store of frontier k with these rows, telling how far it has come; with `ends` theirs in passing."""
         name, trunk = _name(view, k), self._trunk(view, k)
         parts = parts_of(self.encoder, rows, self.sides(view))
         yield from self._compile(trunk, self._store(view, k).lacking(parts))
@@ -140,9 +167,13 @@ class Trunks:
         if store.dropped and name not in self._said:
             yield Said(f"{store.dropped} cache blocks had changed bytes: dropped, computed again")
         missing = store.lacking(parts)
-        self._from_nearest(trunk, rows, missing)
+        if ends:
+            trunk.ends = ends
+        else:
+            self._from_nearest(trunk, rows, missing)
         share = len(rows) / max(1, sum(len(side) for row in parts for side in row))
-        for done in self._filled(store, trunk, missing, share):
+        others = [self._store(one, len(one.stages)) for one in ends]
+        for done in self._filled(store, trunk, missing, share, others):
             yield Filled(k, done, len(missing))
         if store.unkept and not self._unkept:
             self._unkept = True
@@ -168,17 +199,19 @@ class Trunks:
                 trunk.source = begin, lambda parts, store=store: store.states([part.key for part in parts]).all()
                 return
 
-    def ran(self) -> dict[tuple[Pooling, int], int]:
-        """(Pooling, frontier) → rows that went through the trunk below it, over all sittings of the run."""
+    def ran(self) -> dict[tuple[str, int], int]:
+        """(Reading, frontier) → rows that went through the trunk below it, over all sittings of the run."""
         held = self.folder.read(RAN, dict[str, float]) or {}
         split = {name: name.split("/") for name in held}
-        return {(cast(Pooling, split[name][0]), int(split[name][1])): round(rows) for name, rows in held.items()}
+        return {(split[name][0], int(split[name][1])): round(rows) for name, rows in held.items()}
 
-    def _filled(self, store: Store, trunk: Trunk, missing: Sequence[Part], share: float) -> Iterator[int]:
+    def _filled(
+        self, store: Store, trunk: Trunk, missing: Sequence[Part], share: float, others: Sequence[Store] = ()
+    ) -> Iterator[int]:
         """Fill a store and keep count of rows, of which a part is a `share`; also where it ends early."""
         done = 0
         try:
-            for done in store.fill(trunk, missing):
+            for done in store.fill(trunk, missing, others):
                 yield done
         finally:
             if not trunk.source:
@@ -190,7 +223,8 @@ class Trunks:
         """The store for frontier k, opened and checked once in this process."""
         compiled = self._chosen().get(_name(view, k), False)
         machine = replace(self.machine, engine=COMPILED) if compiled else self.machine
-        self._opened.add((view.pooling, k))
+        if k < len(view.stages):
+            self._opened.add((view.pooling, k))
         place = self._place(view, k, machine)
         if place not in self._stores:
             self._stores[place] = cache.open_store(view, k, machine)
@@ -199,7 +233,7 @@ class Trunks:
     def _place(self, view: View, k: int, machine: MachineCard) -> Path:
         """The address of frontier k, made once for the same tensors below it while nothing is written into them."""
         frozen = [p for _, stage, p in view.named() if stage < k] + [b for _, stage, b in view.buffers() if stage < k]
-        key = (view.pooling, k, machine.engine, machine.micro_batch, *((id(t), t._version) for t in frozen))
+        key = (view.reading, k, machine.engine, machine.micro_batch, *((id(t), t._version) for t in frozen))
         if key not in self._places:
             self._places[key] = cache.place(view, k, machine), frozen  # held, so that no other tensor gets their names
         return self._places[key][0]
@@ -210,7 +244,7 @@ class Trunks:
         if self.plainly or not k or view.provider != self.view.provider:
             return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch)
         if name not in self._engines:
-            base = self.view.pooled(view.pooling)
+            base = self.view.pooled(view.reading)
             self._engines[name] = Engine(base, k, self.machine.engine, self.machine.dtype == "bfloat16")
         return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch, self._engines[name])
 
@@ -251,7 +285,7 @@ class Trunks:
 
 
 def _name(view: View, k: int) -> str:
-    return f"{view.pooling}/{k}"
+    return f"{view.reading}/{k}"
 
 
 def _told(trunk: Trunk, rows: int, missing: int, size: int) -> str:

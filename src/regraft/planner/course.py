@@ -230,7 +230,7 @@ class Course:
         if plan.init == "plain":
             view = self._plain_view(plan)
             return Graft(view, self.task.head(view.dim, True), self.pieces)
-        view = self.view.pooled(plan.pooling).clone(plan.trunk)
+        view = self.view.pooled(plan.reading).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
         width = view.dim * (JOINED if self.trunks.sides(view) == 2 else 1)

@@ -57,7 +57,7 @@ def viewed(plan: Plan, facts: Facts) -> Plan:
     epochs = max(1, sum(phase.epochs for phase in plan.phases))
     most = min(known[how] or epochs, epochs)
     if plan.trunk:
-        pooled = next(one for one in facts.backbone.poolings if one.pooling == plan.pooling)
+        pooled = facts.backbone.read(plan)
         each = facts.train_rows * pooled.stages[plan.trunk - 1].out_bytes
         most = min(most, MOST_VIEWS, max(1, hardware.cache_bytes() // (2 * max(1, each))))
     return dataclasses.replace(plan, augment=(("how", how), ("views", asked or most)))
@@ -70,7 +70,7 @@ def effort(plan: Plan, facts: Facts) -> tuple[int, float]:
     """
     if plan.init == "plain":
         return 0, 0.0
-    pooled = next(one for one in facts.backbone.poolings if one.pooling == plan.pooling)
+    pooled = facts.backbone.read(plan)
     rows, work = sum(count for _, count in facts.data.rows), 0.0
     for phase in plan.phases:
         above = sum(stage.flops for stage in pooled.stages[phase.frontier :])

@@ -260,4 +260,4 @@ class Race:
         return Field(self.trials, course.task, course.data, course.folder.path, course.seed)
 
     def _stages(self, plan: Plan) -> int:
-        return len(self.course.view.pooled(plan.pooling).stages)
+        return len(self.course.view.pooled(plan.reading).stages)

@@ -21,7 +21,7 @@ def saved(course: Course, trials: Sequence[Trial]) -> Saved:
     for trial in trials:
         if trial.plan.init == "plain":
             continue
-        fitted, view = len(course.rows(trial.plan)), course.view.pooled(trial.plan.pooling)
+        fitted, view = len(course.rows(trial.plan)), course.view.pooled(trial.plan.reading)
         epochs = Counter(line.phase for line in trial.curve)
         used = [(phase.frontier, epochs[i] * (fitted + rows["val"])) for i, phase in enumerate(trial.plan.phases)]
         if trial.whole:
@@ -31,7 +31,7 @@ def saved(course: Course, trials: Sequence[Trial]) -> Saved:
         plain += sum(count for k, count in used if k)
         whole += sum(count * _share(view, k) for k, count in used)
     ran = course.trunks.ran()
-    done: float = sum(count * _share(course.view.pooled(pooling), k) for (pooling, k), count in ran.items())
+    done: float = sum(count * _share(course.view.pooled(name), k) for (name, k), count in ran.items())
     spared = max(0.0, whole - done) * course.machine.forward_s
     return Saved(sum(ran.values()), plain, round(spared, 1), round(spared * course.machine.watts, 1))
 

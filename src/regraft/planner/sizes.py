@@ -131,7 +131,7 @@ class Pace:
         self._filled |= {self._fill(plan, phase.frontier) for phase in plan.phases}
 
     def _fill(self, plan: Plan, k: int) -> tuple[object, ...]:
-        return plan.pooling, k, plan.augment
+        return plan.reading, k, plan.augment
 
     def learn(self, plan: Plan, epoch: Epoch, seconds: float) -> None:
         """An epoch took so long: the next forecast of its kind is put right by it."""
@@ -151,13 +151,13 @@ class Pace:
         return sum(len(rows) for rows in (self.course.data.train, self.course.data.val, self.course.data.test))
 
     def _stages(self, plan: Plan) -> int:
-        return len(self.course.view.pooled(plan.pooling).stages)
+        return len(self.course.view.pooled(plan.reading).stages)
 
     def _below(self, plan: Plan, k: int) -> float:
         """The share of the backbone's work that lies below frontier k."""
         if plan.init == "plain":
             return 1.0
-        stages = self.course.view.pooled(plan.pooling).stages
+        stages = self.course.view.pooled(plan.reading).stages
         return sum(s.flops for s in stages[:k]) / max(1, sum(s.flops for s in stages))
 
 

@@ -17,6 +17,7 @@ from regraft.waist import Opening, Pooling, Target
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from regraft.backbone.short import Blocks
     from regraft.backbone.view import View
 
 PREFIX = "transformers/"
@@ -24,6 +25,8 @@ SENTENCES = "modules.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 PROBLEMS = {"class": "single_label_classification", "multi": "multi_label_classification", "number": "regression"}
 SEED = 0
+COUNT = "num_hidden_layers"
+KINDS = "layer_types"
 
 
 def find(query: Any) -> bool:
@@ -127,6 +130,7 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
         head=head,
         missing=missing,
         labels=_labels(module, head, info["missing_keys"]),
+        row=_row(module),
         source=str(folder),
         notes=(broken,) if broken else (),
         config=json.dumps({k: v for k, v in config.items() if "label" not in k}, sort_keys=True),
@@ -158,6 +162,29 @@ def _calls(
     if not tokens:
         return {"native": native}
     return {"mean": mean, "native": native} if bare else {"native": native, "mean": mean}
+
+
+def _row(module: Any) -> Blocks | None:
+    """The list of the network's blocks, where there is one that its configuration counts."""
+    from torch import nn
+
+    from regraft.backbone.short import Blocks
+
+    config = module.config.get_text_config()
+    count = getattr(config, COUNT, 0)
+    lists = [name for name, m in module.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count > 1]
+    return Blocks(lists[0], lambda network, n: _end(network, lists[0], n)) if len(lists) == 1 else None
+
+
+def _end(module: Any, row: str, blocks: int) -> None:
+    """Leave the first blocks of a network, in its configuration too, where lists may name a kind for each."""
+    config = module.config.get_text_config()
+    kinds = {name: value for name, value in config.to_dict().items() if name.endswith(KINDS) and value}
+    for name, value in kinds.items():
+        if isinstance(value, list) and len(value) == getattr(config, COUNT):
+            setattr(config, name, value[:blocks])
+    setattr(config, COUNT, blocks)
+    del module.get_submodule(row)[blocks:]
 
 
 def _bare(config: Mapping[str, Any], folder: Path) -> bool:

@@ -95,6 +95,7 @@ class Tuning:
             phases,
             self.told(lr, more),
             pooling=pooled.pooling,
+            blocks=pooled.blocks,
             optimizer=self.rule(lr),
             loss=Loss(self.smoothing),
             batch=self.batch,
