@@ -51,6 +51,20 @@ def pictures(root: Path, train: int = 9, val: int = 5, test: int = 6, seed: int 
     return root
 
 
+def photographs(root: Path, side: int, splits: dict[str, int]) -> Path:
+    """`root/<split>/<class>/<n>.jpg`: noise with one channel raised, so many pixels a side, so many a class."""
+    draw = np.random.default_rng(0)
+    for split, count in splits.items():
+        for channel, label in enumerate(LABELS):
+            for i in range(count):
+                pixels = draw.integers(0, 200, (side, side, 3), np.uint8)
+                pixels[..., channel] += 40
+                path = root / split / label / f"{i}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path, quality=90)
+    return root
+
+
 def model(root: Path, seed: int = 0) -> Path:
     """A random ResNet with batch normalisation in Hugging Face layout: embedder and three stages, 16 features."""
     from transformers import ResNetConfig, ResNetForImageClassification

@@ -571,7 +571,8 @@ class MachineCard:
 
     `forward_s` is what a row takes through the whole backbone, from its cell on; it decides nothing without a budget in
     seconds. `engine` is how the frozen trunk computes; `compiles` is whether it may be compiled where that pays.
-    `watts` is what the processor drew in these passes, 0 where it does not say.
+    `watts` is what the processor drew in these passes, 0 where it does not say. `inputs` is how cells are prepared for
+    the frozen trunk, where that is not as the backbone has it.
     """
 
     processor: str
@@ -587,6 +588,7 @@ class MachineCard:
     engine: str = "eager"
     compiles: bool = False
     watts: float = 0.0
+    inputs: InputSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,17 +94,29 @@ def test_what_a_clock_chose_is_replayed(tmp_path: Path, monkeypatch: pytest.Monk
     assert slow.dtype == "float32" and "0.05 times" in slow.notes[0]
 
 
-def test_a_trunk_in_bfloat16_trains_and_is_scored_as_it_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("loose", ["half precision", "scaled pictures"])
+def test_a_trunk_that_is_not_exact_trains_and_is_scored_as_it_ships(tmp_path: Path, loose: str, cached: bool) -> None:
     import dataclasses
 
     from regraft.engine.predict import outputs
+    from regraft.modalities import image
 
-    course = places.course(tmp_path)
-    course.machine = dataclasses.replace(course.machine, dtype="bfloat16", promise="tolerance")
+    places.photographs(tmp_path / "data", 64, {"train": 9, "val": 5, "test": 6})
+    course = places.course(tmp_path, cached=cached)
+    other: dict[str, Any] = {"dtype": "bfloat16"}
+    if loose == "scaled pictures":
+        other = {"inputs": image.loosened(course.view.inputs, course.data.train)[0]}
+    machine = dataclasses.replace(course.machine, promise="tolerance", **other)
+    course = dataclasses.replace(course, machine=machine)
     trial = places.finish(course, places.plan(course, "partial", depth=1, epochs=2))
-    exact = places.course(tmp_path, run="exact")
+    exact = places.course(tmp_path, run="exact", cached=False)
+    trained, wanted = (one.table(one.view, 3, one.data.test).batch([0, 1])[0].state.value for one in (course, exact))
+    assert trained.shape == wanted.shape and not trained.equal(wanted), "it trained on the same states"
     graft = exact.restore(dataclasses.replace(trial, snapshot=str(tmp_path / "run" / trial.snapshot)))
     made = outputs(graft, exact.table(graft.view, 3, exact.data.test)).numpy()
     from safetensors.numpy import load_file
 
-    assert (load_file(tmp_path / "run" / trial.predictions)["test"] == made).all()
+    said = load_file(tmp_path / "run" / trial.predictions)
+    assert (said["test"] == made).all()
+    assert (said["val"] == outputs(graft, exact.table(graft.view, 3, exact.data.val)).numpy()).all()

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from regraft.errors import DataError
 from regraft.modalities import image
+from regraft.modalities._decoding import decoded, is_jpeg
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -136,6 +138,64 @@ def test_a_look_does_not_shrink_a_picture_in_memory() -> None:
     data = encoded(photograph(), "JPEG")
     lazy = Image.open(io.BytesIO(data))
     assert image.look(lazy).size == lazy.size == (320, 240) == image.picture(lazy).size
+
+
+# ---------------------------------------------------------------- at a smaller scale
+
+
+def turned(picture: Image.Image, turn: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    return encoded(picture, "JPEG", quality=95, exif=exif)
+
+
+JPEGS: dict[str, bytes] = {
+    "plain": encoded(photograph(), "JPEG", quality=95),
+    "progressive": encoded(photograph(), "JPEG", quality=95, progressive=True),
+    "grey": encoded(photograph().convert("L"), "JPEG", quality=95),
+    "CMYK": encoded(photograph().convert("CMYK"), "JPEG", quality=95),
+    "turned": turned(photograph(), 6),
+    "with a profile": encoded(photograph(), "JPEG", quality=95, icc_profile=profile(1.0)),
+    "MPO": encoded(photograph(), "MPO", save_all=True, append_images=[photograph()], quality=95),
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_scaled_picture_is_the_whole_one_smaller(kind: str) -> None:
+    whole, size = decoded(JPEGS[kind])
+    assert size == whole.size and sorted(size) == [240, 320]
+    for least, share in ((121, 1), (120, 2), (61, 2), (60, 4), (30, 8), (1, 8)):
+        scaled, said = decoded(JPEGS[kind], least=least)
+        assert said == size and scaled.size == tuple(side // share for side in size), least
+        if share <= 4:
+            wanted = np.asarray(whole.resize(scaled.size, Image.Resampling.BOX), int)
+            assert np.abs(np.asarray(scaled, int) - wanted).mean() < 3
+        if share == 1:
+            assert np.array_equal(np.asarray(scaled), np.asarray(whole))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF", "BMP"])
+def test_other_formats_and_pictures_in_memory_keep_their_scale(kind: str) -> None:
+    lazy = Image.open(io.BytesIO(WHOLE["JPEG"]))
+    for cell in (WHOLE[kind], np.asarray(photograph()), lazy):
+        assert decoded(cell, least=30)[0].size == (320, 240) and not is_jpeg(cell)
+    assert is_jpeg(WHOLE["JPEG"])
+
+
+def test_a_jpeg_is_told_by_its_bytes(tmp_path: Path) -> None:
+    for name, kind in (("a.png", "JPEG"), ("b.jpg", "PNG")):
+        (tmp_path / name).write_bytes(WHOLE[kind])
+    assert [is_jpeg(tmp_path / name) for name in ("a.png", "b.jpg", "absent.jpg")] == [True, False, False]
+
+
+def test_a_broken_file_is_refused_in_the_same_words_at_any_scale(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(WHOLE["JPEG"][: len(WHOLE["JPEG"]) // 2])
+    said = []
+    for least in (0, 30):
+        with pytest.raises(DataError, match=r"x\.jpg: it is cut short") as refused:
+            decoded(tmp_path / "x.jpg", least=least)
+        said.append(str(refused.value))
+    assert said[0] == said[1]
 
 
 # ---------------------------------------------------------------- one look

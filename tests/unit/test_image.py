@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from PIL import Image
 
 from regraft.errors import DataError, UsageError
 from regraft.modalities import image
-from regraft.waist import InputSpec, Options
+from regraft.waist import InputSpec, Options, Row, Varied
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -134,6 +135,53 @@ def test_scale_and_shift_are_applied() -> None:
     spec = InputSpec("image", (3, 8, 8), settings=(("height", 8), ("scale", 2.0), ("shift", -1.0)))
     made = image.encoder(spec, False).tensors([np.full((8, 8, 3), 7, np.uint8)])["pixel_values"]
     assert made.unique().tolist() == [13.0]
+
+
+def jpeg(w: int, h: int, fmt: str = "JPEG") -> bytes:
+    """A photograph of a kind: smooth, so that it is the same at every scale."""
+    y, x = np.mgrid[:h, :w] / max(w, h)
+    file, waves = io.BytesIO(), [np.sin(6 * x + 3 * i) + np.cos(7 * y - i) for i in range(3)]
+    Image.fromarray(((np.stack(waves, -1) + 2) * 63).astype(np.uint8)).save(file, fmt)
+    return file.getvalue()
+
+
+SHORTER = InputSpec("image", (3, 8, 8), settings=(("crop_height", 8), ("shorter", 10)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "cell", "least"),
+    [
+        (SMALL, jpeg(32, 32), 16),
+        (SMALL, jpeg(31, 90), 0),
+        (SHORTER, jpeg(40, 70), 20),
+        (SHORTER, jpeg(39, 70), 0),
+        (InputSpec("image", (3, 8, 16), settings=(("height", 8), ("width", 16))), jpeg(64, 64), 32),
+        (InputSpec("image", (3, 8, 8), settings=(("crop_height", 8),)), jpeg(900, 900), 0),
+        (InputSpec("image", (64,), settings=(("side", 8),)), jpeg(900, 900), 0),
+        (SMALL, jpeg(90, 90, "PNG"), 0),
+        (SMALL, pixels(90, 90), 0),
+    ],
+)
+def test_only_large_jpegs_loosen_a_specification(spec: InputSpec, cell: Any, least: int) -> None:
+    """Twice the pixels that are resized to have to be left by a half of the picture's size."""
+    rows = [Row(str(i), some, "a", "", str(i), look=image.look(some)) for i, some in enumerate((pixels(9, 9), cell))]
+    loose, told = image.loosened(spec, rows)
+    if not least:
+        assert loose is spec and told == ""
+        return
+    assert set(loose.settings) - set(spec.settings) == {("least", least)} and loose.fingerprint != spec.fingerprint
+    assert told == f"JPEGs from {2 * least} pixels a side on are decoded at a smaller scale for the frozen trunk"
+
+
+@pytest.mark.parametrize("spec", [SMALL, SHORTER])
+def test_a_loose_specification_moves_large_jpegs_alone(spec: InputSpec) -> None:
+    loose = dataclasses.replace(spec, settings=(*spec.settings, ("least", 20)))
+    large = jpeg(160, 90)
+    cells = [large, jpeg(39, 90), jpeg(160, 90, "PNG"), pixels(160, 90), Varied(large, "crop", 1, 3)]
+    cells += [Varied(large, "flip", 1, 3)]
+    exact, moved = (image.encoder(one, False).tensors(cells)["pixel_values"] for one in (spec, loose))
+    assert [torch.equal(a, b) for a, b in zip(exact, moved, strict=True)] == [False, True, True, True, True, True]
+    assert float((exact[0] - moved[0]).abs().max()) < 0.03
 
 
 def test_every_picture_is_one_part_of_one_size_and_there_is_nothing_to_tell() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from regraft.kit import hardware
+from regraft.kit.store import Folder
 from regraft.planner import survey
 from regraft.planner.course import Course
 from regraft.waist import MachineCard
@@ -81,6 +82,29 @@ def test_half_precision_is_chosen_by_measurement(
     told = machine(course, "auto")
     assert (told.dtype, told.promise) == (dtype, "tolerance")
     assert told.notes[0] == f"bfloat16 is {gain:.2f} times as fast as float32 here: the trunk runs in {dtype}"
+
+
+@pytest.mark.parametrize(("side", "precision", "least"), [(64, "auto", 32), (63, "auto", 0), (64, "fp32", 0)])
+def test_large_photographs_are_decoded_smaller_where_exactness_is_not_asked_for(
+    tmp_path: Path, side: int, precision: str, least: int
+) -> None:
+    """The model takes 16 pixels a side."""
+    places.photographs(tmp_path / "data", side, {"train": 2, "val": 1, "test": 1})
+    small = places.course(tmp_path)
+    told = machine(small, precision)
+    said = [note for note in told.notes if "JPEG" in note]
+    if not least:
+        assert told.inputs is None and not said
+        return
+    assert told.inputs is not None and told.inputs.setting("least", 0) == least
+    assert said == ["JPEGs from 64 pixels a side on are decoded at a smaller scale for the frozen trunk"]
+    folder = Folder(tmp_path / "kept")
+    folder.write("machine", told)
+    assert folder.read("machine", MachineCard) == told
+
+
+def test_texts_are_read_whole_at_any_precision(tmp_path: Path) -> None:
+    assert machine(places.text_course(tmp_path), "auto").inputs is None
 
 
 def test_full_precision_measures_nothing(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:

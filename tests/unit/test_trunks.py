@@ -15,6 +15,7 @@ from regraft.engine.trunks import COMPILED, KEPT, Trunks
 from regraft.errors import DataError
 from regraft.kit import durable, hardware
 from regraft.kit.store import Folder
+from regraft.modalities import image
 from regraft.planner import survey
 from regraft.planner.course import Course
 from regraft.planner.saved import saved
@@ -71,6 +72,28 @@ def test_engines_have_stores_of_their_own(course: Course) -> None:
     other = dataclasses.replace(course.machine, engine="channels-last")
     assert warmed(dataclasses.replace(exact, machine=other), course)[1] == rows
     assert warmed(dataclasses.replace(exact, machine=course.machine), course)[1] == 0
+
+
+def test_what_is_prepared_otherwise_has_a_store_of_its_own_and_scores_are_read_from_the_exact_one(
+    tmp_path: Path,
+) -> None:
+    places.photographs(tmp_path / "data", 64, {"train": 3, "val": 2, "test": 2})
+    course = places.course(tmp_path)
+    inputs, _ = image.loosened(course.view.inputs, course.data.train)
+    view, rows = course.view, course.data.train
+    exact = course.trunks
+    loose = Trunks(view, course.encoder, dataclasses.replace(course.machine, inputs=inputs), 0, course.folder)
+    assert (exact.ships, exact.plainly, loose.ships, loose.plainly) == (True, True, False, False)
+    assert loose.encoder_of(view) is loose.encoder is not loose.encoder_of(view, 2) is loose.encoder_of(view, 3)
+    scored = loose.as_shipped(view, 2, rows)
+    assert warmed(loose, course)[1] == len(rows), "what is scored with is not trained on"
+    assert warmed(exact, course)[1] == 0, "it is what exact runs read"
+    states = [table.batch([0, 1])[0].state.value for table in (exact.table(view, 2, rows), scored)]
+    assert torch.equal(*states)
+    trained = loose.table(view, 2, rows).batch([0, 1])[0].state.value
+    assert not torch.equal(trained, states[0])
+    begun = [one.table(view, 0, rows).batch([0, 1])[0].state.inputs["pixel_values"] for one in (exact, loose)]
+    assert torch.equal(*begun), "nothing is frozen below it"
 
 
 def test_auto_measures_and_says_so(course: Course) -> None:

@@ -87,6 +87,12 @@ class View:
         made: Encoder = shelf.find("modalities", self.inputs.modality).encoder(self.inputs, train, self.source)
         return made
 
+    def prepared(self, inputs: InputSpec) -> View:
+        """The same network in memory, its inputs prepared another way."""
+        twin = copy.copy(self)
+        twin.inputs = inputs
+        return twin
+
     def noise(self, rows: int, seed: int) -> dict[str, Tensor]:
         """A seeded batch that holds nothing of anybody's data: a test of outputs."""
         made: dict[str, Tensor] = shelf.find("modalities", self.inputs.modality).noise(self.inputs, rows, seed)

@@ -337,7 +337,7 @@ def place(view: View, frontier: int, machine: MachineCard) -> Path:
         view.config,
         [stage.path for stage in view.stages[:frontier]],
         view.reading if frontier == len(view.stages) else "",
-        view.inputs,
+        machine.inputs or view.inputs,
         shelf.find("modalities", view.inputs.modality).POLICY,
         "eval",
         machine.engine,

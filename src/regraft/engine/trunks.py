@@ -46,17 +46,19 @@ class Trunks:
     _passes: dict[str, int] = field(default_factory=dict, init=False)
     _rates: policy.Rates | None = field(default=None, init=False)
     _unkept: bool = field(default=False, init=False)
+    _exact: Trunks | None = field(default=None, init=False)
     _compile_s: float = field(default=engines.COMPILE_S, init=False)
 
     def sides(self, view: View) -> int:
         """How many texts of a row go through the network apart."""
         return sides(view.pooling, self.columns)
 
-    def encoder_of(self, view: View) -> Encoder:
-        """How cells become batches of a view; one for all views that prepare their inputs the same way."""
-        if view.inputs == self.view.inputs:
+    def encoder_of(self, view: View, k: int = 0) -> Encoder:
+        """How cells become batches for a trunk below k; one for all that prepare their inputs the same way."""
+        inputs = (self.machine.inputs if k else None) or view.inputs
+        if inputs == self.view.inputs:
             return self.encoder
-        return self._encoders.setdefault(view.inputs.fingerprint, view.encoder(True))
+        return self._encoders.setdefault(inputs.fingerprint, view.prepared(inputs).encoder(True))
 
     def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
         """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
@@ -73,15 +75,18 @@ class Trunks:
         return Table(trunk, rows, store, apart)
 
     def as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
-        """States to score with: in float32, as the bundle computes, even where the trunk trained in bfloat16."""
+        """States to score with: as the bundle prepares and computes them, even where the trunk trains on others."""
         if self.ships:
             return self.table(view, k, rows)
-        return Table(Trunk(view, k, self.encoder_of(view), self.machine.micro_batch), rows, None, self.sides(view))
+        machine = replace(self.machine, dtype="float32", engine="eager", compiles=False, inputs=None)
+        if self._exact is None or self._exact.machine != machine:
+            self._exact = replace(self, machine=machine)
+        return self._exact.table(view, k, rows)
 
     @property
     def ships(self) -> bool:
-        """Whether trunks compute in the numbers of the bundle."""
-        return self.machine.dtype == "float32"
+        """Whether trunks take what the bundle takes, and compute in its numbers."""
+        return self.machine.dtype == "float32" and self.machine.inputs is None
 
     def expect(self, plans: Sequence[Plan]) -> None:
         """Take note of the frontiers that plans read, and how often: what is kept on the way to one serves others."""
@@ -161,7 +166,7 @@ class Trunks:
     def _warm(self, view: View, k: int, rows: Sequence[Row], ends: Sequence[View] = ()) -> Iterator[Event]:
         """Fill the store of frontier k with these rows, telling how far it has come; with `ends` theirs in passing."""
         name, trunk = _name(view, k), self._trunk(view, k)
-        parts = parts_of(self.encoder, rows, self.sides(view))
+        parts = parts_of(trunk.encoder, rows, self.sides(view))
         yield from self._compile(trunk, self._store(view, k).lacking(parts))
         store = self._store(view, k)
         if store.dropped and name not in self._said:
@@ -193,8 +198,8 @@ class Trunks:
                 continue
             name = f"{begin}>{_name(view, trunk.k)}"
             if name not in self._lawful:
-                _, some = next(samples(self.encoder, rows, trunk, self.sides(view)))
-                self._lawful[name] = cache.chained(view, begin, trunk.k, self.encoder.tensors(some))
+                _, some = next(samples(trunk.encoder, rows, trunk, self.sides(view)))
+                self._lawful[name] = cache.chained(view, begin, trunk.k, trunk.encoder.tensors(some))
             if self._lawful[name]:
                 trunk.source = begin, lambda parts, store=store: store.states([part.key for part in parts]).all()
                 return
@@ -241,18 +246,19 @@ class Trunks:
     def _trunk(self, view: View, k: int) -> Trunk:
         """The trunk below k of a view whose stages below k are those of the backbone."""
         name = _name(view, k)
+        encoder = self.encoder_of(view, k)
         if self.plainly or not k or view.provider != self.view.provider:
-            return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch)
+            return Trunk(view, k, encoder, self.machine.micro_batch)
         if name not in self._engines:
             base = self.view.pooled(view.reading)
             self._engines[name] = Engine(base, k, self.machine.engine, self.machine.dtype == "bfloat16")
-        return Trunk(view, k, self.encoder_of(view), self.machine.micro_batch, self._engines[name])
+        return Trunk(view, k, encoder, self.machine.micro_batch, self._engines[name])
 
     @property
     def plainly(self) -> bool:
         """Whether trunks compute as the network stands, and nothing else was asked for."""
         machine = self.machine
-        return machine.engine == "eager" and machine.dtype == "float32" and not machine.compiles
+        return machine.engine == "eager" and self.ships and not machine.compiles
 
     def _chosen(self) -> dict[str, bool]:
         """Frontier → whether its trunk runs compiled."""
@@ -279,8 +285,9 @@ class Trunks:
         """Whether the split law holds at k, on a micro-batch of the most frequent size."""
         name = _name(view, k)
         if name not in self._lawful:
-            _, some = next(samples(self.encoder, rows, self._trunk(view, k), self.sides(view)))
-            self._lawful[name] = cache.holds(view, [k], self.encoder.tensors(some))
+            trunk = self._trunk(view, k)
+            _, some = next(samples(trunk.encoder, rows, trunk, self.sides(view)))
+            self._lawful[name] = cache.holds(view, [k], trunk.encoder.tensors(some))
         return self._lawful[name]
 
 

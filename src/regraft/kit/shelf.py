@@ -56,7 +56,7 @@ PARTS = {
     "modalities": (
         *("NOUN", "EXAMPLE", "LITERAL", "TOKENS", "AUGMENTS", "AUTO", "PIPELINE", "FILES"),
         *("ENDINGS", "POLICY", "CARE", "sniff", "look", "alike", "unsuited", "described", "adjust", "noise", "encoder"),
-        *("carried", "portable"),
+        *("loosened", "carried", "portable"),
     ),
     "providers": ("find", "fingerprint", "load"),
     "checks": ("NEEDS", "check"),

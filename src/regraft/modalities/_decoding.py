@@ -30,6 +30,8 @@ NEAR_SRGB = 8
 """Levels, of 255, by which a profile's colours may differ from sRGB's and still be read as they are."""
 SAVE, RAW = "save it as JPEG or PNG", "a camera's raw picture: develop it and save it as JPEG or PNG"
 BROKEN = "its data is broken"
+THUMBNAIL = 64
+"""Pixels that a side of a small picture keeps at least, where it had them."""
 MARK = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 BETWEEN = {0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 """A mark in a JPEG, and those that may follow its first pixels."""
@@ -62,9 +64,13 @@ def begins_as_picture(head: bytes) -> bool:
     return head.startswith(MAGIC) or bitmap or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def decoded(cell: Any, small: bool = False) -> tuple[Image, tuple[int, int]]:
-    """A cell as an upright RGB picture, and its size; a `small` one is decoded at less than that where this is fast,
-    its colours are approximate, and its file is looked through for broken parts."""
+def decoded(cell: Any, small: bool = False, least: int = 0) -> tuple[Image, tuple[int, int]]:
+    """A cell as an upright RGB picture, and its size.
+
+    With `least` a JPEG that is not in memory as a picture is decoded at a half, a quarter or an eighth of its size, as
+    small as leaves so many pixels a side. A `small` one is, too; its colours are approximate, and its file is looked
+    through for broken parts.
+    """
     from PIL import UnidentifiedImageError
 
     try:
@@ -78,8 +84,8 @@ def decoded(cell: Any, small: bool = False) -> tuple[Image, tuple[int, int]]:
             size, profile = opened.size, opened.info.get("icc_profile")
             if small:
                 _check(held, opened.format)
-                if opened is not cell:  # a picture in memory stays as large as it is
-                    opened.draft("RGB", (64, 64))
+            if (least := THUMBNAIL if small else least) and opened is not cell:  # one in memory stays as large as it is
+                opened.draft("RGB", (least, least))
             opened.load()
             upright = _upright(opened)
             turned = (upright.width > upright.height) != (opened.width > opened.height)
@@ -189,6 +195,15 @@ class _Quiet:
 
 
 _quiet = _Quiet()
+
+
+def is_jpeg(cell: Any) -> bool:
+    """Whether a cell is a file, or the bytes of one, that can be decoded at less than its size."""
+    if isinstance(cell, bytes):
+        return cell.startswith(MAGIC[0])
+    with contextlib.suppress(OSError):
+        return isinstance(cell, (str, Path)) and places.head(Path(cell), len(MAGIC[0])) == MAGIC[0]
+    return False
 
 
 def _is_held(cell: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regraft.errors import DataError, ModelError, UsageError
 from regraft.kit import durable, places
-from regraft.waist import Encoder, Flag, InputSpec, Look, Options, Scalar, Seen
+from regraft.waist import Encoder, Flag, InputSpec, Look, Options, Row, Scalar, Seen
 
 if TYPE_CHECKING:
     import numpy
@@ -207,6 +207,11 @@ def read(path: Path) -> str:
         raise DataError(
             "a text cannot be read", saw=f"{path}: {why}", allowed="a file in UTF-8", do="convert or remove it"
         ) from error
+
+
+def loosened(spec: InputSpec, rows: Sequence[Row]) -> tuple[InputSpec, str]:
+    """The specification itself: texts are read whole at any precision."""
+    return spec, ""
 
 
 def portable(cell: Path) -> bytes:

@@ -8,7 +8,7 @@ from regraft.backbone.view import View
 from regraft.engine import engines, trunk
 from regraft.engine.predict import sides
 from regraft.errors import ModelError, NoMemory, memory_watched
-from regraft.kit import hardware, meter
+from regraft.kit import hardware, meter, shelf
 from regraft.waist import BackboneCard, Data, Encoder, MachineCard
 
 HALF = 1.2
@@ -34,11 +34,14 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
     threads = hardware.threads()
     hardware.settle(threads)
     notes: list[str] = []
-    half = False
+    half, inputs = False, view.inputs
     if precision == "auto":
         gain = hardware.bf16_gain()
         half = gain > HALF
         notes.append(f"bfloat16 is {gain:.2f} times as fast as float32 here: the trunk runs in {_name(half)}")
+        modality = shelf.find("modalities", view.inputs.modality)
+        inputs, told = modality.loosened(view.inputs, [*data.train, *data.val, *data.test])
+        notes += [told] if told else []
     engine = "eager"
     whole = trunk.Trunk(view, 0, encoder, micro)
     apart = sides(view.pooling, len(data.columns))
@@ -75,6 +78,7 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
         engine=engine,
         compiles=precision == "auto",
         watts=round(watts, 1),
+        inputs=None if inputs == view.inputs else inputs,
     )
 
 
