@@ -65,6 +65,17 @@ def test_what_a_clock_decided_is_replayed(course: Course, monkeypatch: pytest.Mo
     assert ran == len(course.data.train) and any("compiled in" in text for text in said) is faster
 
 
+def test_no_pass_is_timed_where_all_of_them_would_not_repay_a_compilation(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trunks = eager_to_compile(course, monkeypatch, faster=True)
+    monkeypatch.setattr(engines, "seconds", lambda *_: pytest.fail("timed"))
+    trunks._compile_s = len(course.data.train) * course.machine.forward_s
+    said, ran = warmed(trunks, course)
+    assert ran == len(course.data.train) and not any("compiled" in text for text in said)
+    assert course.folder.read(COMPILED, dict[str, bool]) == {"native/2": False}
+
+
 def test_engines_have_stores_of_their_own(course: Course) -> None:
     exact = Trunks(course.view, course.encoder, course.machine, len(course.data.columns), course.folder)
     rows = len(course.data.train)

@@ -269,10 +269,12 @@ class Trunks:
         name, engine, held = _name(trunk.view, trunk.k), trunk.engine, self._chosen()
         if not isinstance(engine, Engine) or engine.compiles or not self.machine.compiles or not missing:
             return
-        for size, group in itertools.groupby(missing, key=lambda part: part.size):
+        if name in held and not held[name]:
+            return
+        spared_s = len(missing) * self.machine.forward_s * (1 - 1 / engines.GAIN)
+        worth = name in held or spared_s >= self._compile_s  # otherwise not even worth timing a pass
+        for size, group in itertools.groupby(missing if worth else (), key=lambda part: part.size):
             some, rows = list(group), trunk.rows(size)
-            if name in held and not held[name]:
-                return
             batch = padded(trunk.encoder.tensors([part.value for part in some[:rows]]), rows)
             passes = math.ceil(len(some) / rows)
             told, took_s = engine.compile(batch, passes, 0.0 if name in held else self._compile_s)

@@ -134,7 +134,8 @@ class Course:
             return
         keeper = self._keeper(number, plan)
         graft = self.graft(plan)
-        rows = list({id(row): row for row in (*self.views(plan), *self.data.val, *self.data.test)}.values())
+        scored = self.data.test if self.trunks.ships else ()
+        rows = list({id(row): row for row in (*self.views(plan), *self.data.val, *scored)}.values())
         yield from self.trunks.warm(graft.view, plan.phases[0].frontier, rows)
         self._begin(plan, graft)
         tables = lambda k: (  # noqa: E731
