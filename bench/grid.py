@@ -30,8 +30,8 @@ import torch
 from results import SHARED, Comparison, keep, measured, ratios, turns
 from torch import Tensor, nn
 from torch.nn import functional
+from works import rho
 
-from regraft.engine import engines
 from regraft.engine.fit import batches, seed_of
 from regraft.engine.grid import Setting, descend
 from regraft.engine.predict import everything
@@ -137,7 +137,7 @@ def race(work: Work, given: argparse.Namespace, name: str, place: Path) -> None:
         LOOPS: lambda: torch.stack([shared(work, [one])[0] for one in SETTINGS[:ALONE]]),
     }
     seconds = turns(sides, given.rounds, check)
-    fast = rho(work)
+    fast = rho(work.course)
     for other, heads in ((SHARED_FORWARD, 1), (LOOPS, len(SETTINGS))):
         told = [one * (heads / ALONE if other == LOOPS else 1) for one in ratios(seconds, "regraft", other)]
         limit = given.epochs * fast * heads
@@ -204,17 +204,6 @@ def shared(work: Work, settings: list[Setting] = SETTINGS) -> Tensor:
     held = work.validation()
     with torch.no_grad():
         return torch.stack([head(held).argmax(1) for head in heads])
-
-
-def rho(work: Work) -> float:
-    """How many times faster than eager float32 the engine of this run is, on a micro-batch."""
-    course, view = work.course, work.course.view
-    if course.machine.engine == "eager" and course.machine.dtype == "float32":
-        return 1.0
-    k = len(view.stages)
-    batch = {"pixel_values": work.pictures("train", list(range(min(course.machine.micro_batch, len(work.truth)))))}
-    own = engines.Engine(view, k, course.machine.engine, course.machine.dtype == "bfloat16")
-    return engines.seconds(engines.eager(view, k), batch) / engines.seconds(own, batch)
 
 
 if __name__ == "__main__":

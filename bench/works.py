@@ -15,7 +15,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from results import SHARED, Comparison, keep, measured, ratios, turns
 from torch import nn
 
 from regraft.data.open import card, open_data
+from regraft.engine import engines
 from regraft.engine.fit import batches, seed_of
 from regraft.engine.freeze import trainable
-from regraft.engine.trunk import groups
+from regraft.engine.trunk import Trunk, groups, samples
 from regraft.kit import durable, hardware
 from regraft.kit.store import Folder
 from regraft.planner import survey
@@ -49,6 +50,12 @@ class Bench:
     plan: Plan
     model: Path
     place: Path
+
+    def fast(self) -> Bench:
+        """The same plan where exactness is not asked for: the machine is looked at once more."""
+        c = self.course
+        machine = survey.machine(c.view, c.data, c.encoder, "auto")
+        return replace(self, course=replace(c, machine=machine, folder=Folder(self.place / "fast")))
 
     def regraft(self, cached: bool = True) -> tuple[peers.Made, bytes]:
         """The trial from an empty cache, and the bytes of its weights."""
@@ -160,6 +167,18 @@ def open_bench(data: Path, model: Path, strategy: str, knobs: dict[str, Any], pl
     asked = {"patience": knobs["epochs"]} | knobs
     plan = propose(facts, [strategy], [(f"{strategy}.{name}", str(value)) for name, value in asked.items()])[0]
     return Bench(Course(view, opened, task, encoder, machine, Folder(place / "course"), 0), plan, model, place)
+
+
+def rho(course: Course) -> float:
+    """How many times faster than eager float32 the engine of this course is, on a micro-batch."""
+    view, machine = course.view, course.machine
+    if machine.engine == "eager" and machine.dtype == "float32":
+        return 1.0
+    k = len(view.stages)
+    _, some = next(samples(course.encoder, course.data.train, Trunk(view, k, course.encoder, machine.micro_batch), 1))
+    batch = course.encoder.tensors(some)
+    own = engines.Engine(view, k, machine.engine, machine.dtype == "bfloat16")
+    return engines.seconds(engines.eager(view, k), batch) / engines.seconds(own, batch)
 
 
 # ---------------------------------------------------------------- a comparison with both other sides
