@@ -46,9 +46,10 @@ def test_a_control_group_bounds_the_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("flops", [0, 1, 10**6, 10**7, 10**8, 6 * 10**8, 4 * 10**9, 10**12])
 def test_a_micro_batch_is_a_power_of_two_that_falls_with_work(flops: int) -> None:
-    found = hardware.micro_batch(flops)
-    assert 8 <= found <= 64 and math.log2(found).is_integer()
-    assert found >= hardware.micro_batch(flops * 2 + 1)
+    for threads, least in ((1, 4), (2, 8), (3, 16), (64, 16)):
+        found = hardware.micro_batch(flops, threads)
+        assert least <= found <= 64 and math.log2(found).is_integer()
+        assert found >= hardware.micro_batch(flops * 2 + 1, threads)
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

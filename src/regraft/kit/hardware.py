@@ -20,7 +20,7 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DO_NOT_TRACK": "1",
 }
-MICRO_FLOPS = 5e9
+MICRO_FLOPS = 2.5e9
 CACHE_BYTES = 10_000_000_000
 
 
@@ -135,13 +135,18 @@ def free_bytes(place: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def micro_batch(flops: int) -> int:
-    """Rows in one trunk pass, a power of two from 8 to 64: a rule in FLOPs per example, not a measurement.
+def micro_batch(flops: int, threads: int) -> int:
+    """Rows in one trunk pass, a power of two up to 64: a rule in FLOPs per example, not a measurement.
 
-    >>> micro_batch(600_000_000), micro_batch(20_000_000)
-    (8, 64)
+    At least four rows a thread, up to four threads: more of them leave the processor's caches (with one thread 4 rows
+    of MobileNetV2 were 1.16 times as fast as 8, of ResNet-50 1.08), fewer leave threads idle. Small ones also leave
+    less to fill up where the last of a size are few.
+
+    >>> micro_batch(600_000_000, 2), micro_batch(20_000_000, 2), micro_batch(4_000_000_000, 1)
+    (8, 64, 4)
     """
-    return 1 << min(6, max(3, round(math.log2(MICRO_FLOPS / max(flops, 1)))))
+    least = 4 * min(4, 1 << (threads - 1).bit_length())
+    return max(least, 1 << min(6, max(0, round(math.log2(MICRO_FLOPS / max(flops, 1))))))
 
 
 def compile_apart() -> None:

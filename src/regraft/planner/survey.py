@@ -20,7 +20,7 @@ def machine(view: View, data: Data, encoder: Encoder, precision: str) -> Machine
 
     Raises: NoMemory: not even one row fits.
     """
-    micro = hardware.micro_batch(sum(stage.flops for stage in view.stages))
+    micro = hardware.micro_batch(sum(stage.flops for stage in view.stages), hardware.threads())
     while True:
         try:
             return _machine(view, data, encoder, precision, micro)
