@@ -67,7 +67,8 @@ def test_needs_are_read_from_the_metadata(requires: list[str], wanted: dict[str,
 
 def test_our_own_metadata_is_read() -> None:
     needs = doctor.needs(doctor.declared())
-    assert needs["torch"] == ("core",) and needs["timm"] == ("image",) and "all" not in str(needs.values())
+    assert needs["torch"] == ("core",) and needs["timm"] == ("image",) and needs["openvino"] == ("openvino",)
+    assert "all" not in str(needs.values())
 
 
 def test_cures_are_one_line_each(broken: str) -> None:

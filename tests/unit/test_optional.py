@@ -37,6 +37,15 @@ def test_what_is_broken_is_told_and_hidden(package: Path, monkeypatch: pytest.Mo
         __import__(name)
 
 
+def test_what_a_package_reports_through_is_hidden_first(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / "telling.py").write_text("try: import telling_home\nexcept ImportError: TOLD = False\nelse: TOLD = True")
+    (package / "telling_home.py").write_text("")
+    monkeypatch.setitem(optional.REPORTS, "telling", "telling_home")
+    assert optional.trouble("telling") == "" and not importlib.import_module("telling").TOLD
+    monkeypatch.delitem(sys.modules, "telling")
+    monkeypatch.delitem(sys.modules, "telling_home")
+
+
 def test_a_run_goes_through_with_a_broken_torchvision(tmp_path: Path) -> None:
     """torchvision from the registry beside a CPU build of torch: https://github.com/pytorch/vision/issues/8985."""
     places.pictures(tmp_path / "data")

@@ -6,6 +6,9 @@ import importlib
 import sys
 from functools import cache
 
+REPORTS = {"openvino": "openvino_telemetry"}
+"""A package that tells its makers of every import, and the package that it does so through where that is there."""
+
 
 @cache
 def trouble(name: str) -> str:
@@ -13,7 +16,11 @@ def trouble(name: str) -> str:
 
     A torchvision of another build than torch raises RuntimeError at import and takes whatever imports it along. A
     broken package is hidden from all that is imported later, which then does without it as if it were absent.
+
+    What a package REPORTS through is hidden too. OpenVINO's own switch would write to the user's home and report that.
     """
+    if name in REPORTS:
+        sys.modules.setdefault(REPORTS[name], None)  # type: ignore[arg-type]
     try:
         importlib.import_module(name)
     except ImportError as error:
