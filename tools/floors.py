@@ -62,6 +62,7 @@ LIBRARY_HOMES = {
     "onnxscript": MODEL_HOMES,
     "peft": ("inserts",),
     "accelerate": ("engine/fit.py",),
+    "openvino": ("engine/compilers.py",),
 }
 """A third-party library, and the folders or files that may name it."""
 

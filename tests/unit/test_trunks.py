@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from regraft.engine import engines, policy
+from regraft.engine import compilers, engines, policy
+from regraft.engine.compilers import COMPILERS, Compiler
 from regraft.engine.trunk import Trunk, join, parts_of
 from regraft.engine.trunks import COMPILED, KEPT, Trunks
 from regraft.errors import DataError
@@ -30,7 +31,7 @@ def course(tmp_path: Path) -> Course:
 
 def eager_to_compile(course: Course, monkeypatch: pytest.MonkeyPatch, *, faster: bool) -> Trunks:
     """Trunks that may compile, and find it repaid; what is called compiled is channels last, and the clock is told."""
-    monkeypatch.setattr(engines, "compiled", lambda view, k, _: engines.channels_last(view, k))
+    monkeypatch.setitem(COMPILERS, "openvino", Compiler(lambda view, k, *_: engines.channels_last(view, k), 0, "torch"))
     plain: list[object] = []
 
     def seconds(run: object, *_: object) -> float:
@@ -40,7 +41,7 @@ def eager_to_compile(course: Course, monkeypatch: pytest.MonkeyPatch, *, faster:
     monkeypatch.setattr(engines, "seconds", seconds)
     machine = dataclasses.replace(course.machine, compiles=True)
     made = Trunks(course.view, course.encoder, machine, len(course.data.columns), course.folder)
-    made._compile_s = 0.0
+    made._costs = {"openvino": 0.0}
     return made
 
 
@@ -56,13 +57,45 @@ def test_what_a_clock_decided_is_replayed(course: Course, monkeypatch: pytest.Mo
     trunks = eager_to_compile(course, monkeypatch, faster=faster)
     said, ran = warmed(trunks, course)
     assert ran == len(course.data.train) and ("not used" in said[0]) is not faster
-    assert course.folder.read(COMPILED, dict[str, bool]) == {"native/2": faster}
+    assert course.folder.read(COMPILED, dict[str, str]) == {"native/2": "openvino" if faster else ""}
     again = eager_to_compile(course, monkeypatch, faster=not faster)
     assert warmed(again, course)[1] == 0, "all is there, under the engine that was chosen"
     durable.remove(hardware.cache_folder())
     anew = eager_to_compile(course, monkeypatch, faster=faster)
     said, ran = warmed(anew, course)
-    assert ran == len(course.data.train) and any("compiled in" in text for text in said) is faster
+    assert ran == len(course.data.train) and any("compiled with" in text for text in said) is faster
+
+
+def test_compilers_and_their_versions_have_stores_of_their_own(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = dataclasses.replace(course.machine, compiles=True)
+    trunks = Trunks(course.view, course.encoder, machine, len(course.data.columns), course.folder)
+    places_seen = {trunks._store(course.view, 2).folder}
+    for name, version in (("openvino", "1"), ("openvino", "2"), ("inductor", "2")):
+        monkeypatch.setattr(compilers, "mark", lambda one, version=version: f"{one} {version}")
+        course.folder.write(COMPILED, {"native/2": name})
+        places_seen.add(trunks._store(course.view, 2).folder)
+    assert len(places_seen) == 4
+
+
+def test_a_run_goes_on_without_a_compiler_that_is_gone(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is computed anew by the trunk as it stands: states of the compiled one are not read on."""
+    rows = len(course.data.train)
+    warmed(eager_to_compile(course, monkeypatch, faster=True), course)
+    again = eager_to_compile(course, monkeypatch, faster=True)
+    monkeypatch.setattr(compilers, "mark", lambda name: f"{name} absent")
+
+    def refused(*_: object) -> engines.Pass:
+        raise ImportError("No module named 'openvino'")
+
+    monkeypatch.setitem(COMPILERS, "openvino", Compiler(refused, 0, "torch"))
+    said, ran = warmed(again, course)
+    assert "not compiled with openvino" in said[0] and ran == rows
+    assert course.folder.read(COMPILED, dict[str, str]) == {"native/2": ""}
+
+
+def test_a_record_of_an_earlier_version_is_decided_anew(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    course.folder.write(COMPILED, {"native/2": False})
+    assert eager_to_compile(course, monkeypatch, faster=True)._chosen() == {}
 
 
 def test_no_pass_is_timed_where_all_of_them_would_not_repay_a_compilation(

@@ -7,24 +7,19 @@ at hand, and only for the trunk: what is trained and what ships computes as the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from regraft.backbone.stages import Batch
-from regraft.backbone.state import State, as_state, leaves, thin, tree
+from regraft.backbone.state import State, as_state, leaves, tree
 from regraft.backbone.view import View
-from regraft.kit import hardware
+from regraft.engine.compilers import COMPILERS, Pass
 
-Pass = Callable[[Batch], State]
-COMPILE_S = 40.0
-"""What a compilation is expected to take before one was measured: 10 to 45 s for a MobileNetV2 on two cores."""
 GAIN = 1.5
-"""How many times faster a compiled trunk is expected to be before one was measured: 1.3 to 2.9 were seen."""
+"""How many times faster a compiled trunk is expected to be before one was measured: 1.2 to 7 were seen."""
 WORTH = 0.95
 APART = 1e-3
+"""How far a compiled trunk may be from the network as it stands; in bfloat16, up to twice as far as the plain one."""
 
 
 def eager(view: View, k: int) -> Pass:
@@ -69,34 +64,6 @@ def fastest(view: View, batch: Batch, in_half: bool) -> tuple[str, str]:
     return name, f"with channels last the trunk is {gain:.2f} times as fast: it runs {name}"
 
 
-def compiled(view: View, k: int, batch: Batch) -> Pass:
-    """The trunk for batches of this one shape, traced through its own forward and compiled with its weights folded in.
-
-    Raises: RuntimeError, or another of torch's errors: the network decides by values, or there is no compiler.
-    """
-    names = list(batch)
-    hardware.compile_apart()
-    with torch.no_grad():
-        state = as_state(view.run(batch, stop=k), batch)
-
-        def flat(*tensors: Tensor) -> list[Tensor]:
-            given = dict(zip(names, tensors, strict=True))
-            return leaves(as_state(view.run(given, stop=k), given).value)
-
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        work: Any = torch.compile(
-            make_fx(flat)(*batch.values()), dynamic=False, options={"freezing": True, "fx_graph_cache": False}
-        )
-
-        def run(given: Batch) -> State:
-            made = iter(work(*(given[name] for name in names)))
-            return State(tree(lambda _: next(made), state.value), state.seen, {n: thin(v) for n, v in given.items()})
-
-        run(batch)
-    return run
-
-
 def seconds(run: Pass, batch: Batch, times: int = 3) -> float:
     """The least that a pass takes, after one that is not counted."""
     with torch.no_grad():
@@ -115,45 +82,57 @@ def apart(one: State, other: State) -> float:
 
 
 class Engine:
-    """What a trunk computes with: one way for all batches, and compiled ones for shapes that repay it."""
+    """What a trunk computes with: one way for all batches, and compiled ones for shapes that repay it.
+
+    `compiler` names the one that made these, all of them; "" where there are none.
+    """
 
     def __init__(self, view: View, k: int, name: str = "eager", in_half: bool = False) -> None:
-        self.view, self.k, self.name = view, k, name
+        self.view, self.k, self.in_half = view, k, in_half
         run = channels_last(view, k) if name == "channels-last" else eager(view, k)
         self.run = half(run) if in_half else run
+        self.compiler = ""
         self._compiled: dict[tuple[int, ...], Pass] = {}
 
     def __call__(self, batch: Batch) -> State:
         return self._compiled.get(_shape(batch), self.run)(batch)
 
-    def compile(self, batch: Batch, passes: int, cost_s: float = COMPILE_S) -> tuple[str, float]:
-        """Compile for batches like this one if so many passes repay it, and keep that if it is faster and right.
+    def compile(self, batch: Batch, passes: int, costs: dict[str, float], sure: str = "") -> list[str]:
+        """Compile for batches like this one where so many passes repay it, and keep what is right and fastest.
 
-        Returns: What to tell, "" where nothing was tried, and what a compilation took, 0 for none.
+        Args:
+            batch: A micro-batch of the shape.
+            passes: How many of these are to come.
+            costs: The compilers that may be tried, the cheapest first, and the seconds that each is expected to take.
+                What one took is put there, and one that failed is taken out.
+            sure: The compiler that was chosen before: the only one then, whatever it costs.
+
+        Returns: What to tell of each compiler that was tried.
         """
-        plain_s = seconds(self.run, batch)
-        if passes * plain_s * (1 - 1 / GAIN) < cost_s:
-            return "", 0.0
-        begun = time.perf_counter()
-        try:
-            run = compiled(self.view, self.k, batch)
-        except (RuntimeError, TypeError, ValueError, AttributeError, OSError) as error:
-            why = " ".join(str(error).split())[:80]
-            return f"the trunk cannot be compiled and runs as before: {why}", time.perf_counter() - begun
-        took = time.perf_counter() - begun
-        fast_s = seconds(run, batch)
-        with torch.no_grad():
-            gap = apart(self.run(batch), run(batch))
-        told = f"compiled in {took:.0f} s: {plain_s / fast_s:.2f} times as fast, {gap:.0e} apart"
-        if fast_s > WORTH * plain_s or gap > APART:
-            return f"{told}: not used", took
-        self._compiled[_shape(batch)] = run
-        return told, took
-
-    @property
-    def compiles(self) -> bool:
-        """Whether a shape has been compiled."""
-        return bool(self._compiled)
+        told: list[str] = []
+        only, plain_s = sure or self.compiler, seconds(self.run, batch)
+        now_s = plain_s
+        for name in sorted((name for name in costs if only in ("", name)), key=costs.__getitem__):
+            if not sure and passes * (now_s - plain_s / GAIN) < costs[name]:
+                continue
+            begun = time.perf_counter()
+            try:
+                run = COMPILERS[name].compile(self.view, self.k, batch, self.in_half)
+            except Exception as error:  # whatever a compiler raises, or a library that it needs
+                del costs[name]
+                told.append(f"not compiled with {name} ({' '.join(str(error).split())[:120]})")
+                continue
+            costs[name] = took = time.perf_counter() - begun
+            fast_s = seconds(run, batch)
+            with torch.no_grad():
+                exact = eager(self.view, self.k)(batch)
+                gap, allowed = apart(exact, run(batch)), max(APART, 2 * apart(exact, self.run(batch)))
+            used = fast_s <= WORTH * now_s and gap <= allowed
+            if used:
+                now_s, self.compiler, self._compiled[_shape(batch)] = fast_s, name, run
+            speed = f"{plain_s / fast_s:.2f} times as fast, {gap:.0e} apart"
+            told.append(f"compiled with {name} in {took:.0f} s: {speed}{'' if used else ': not used'}")
+        return told
 
 
 def _shape(batch: Batch) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from regraft.backbone.view import View
-from regraft.engine import cache, engines, policy
+from regraft.engine import cache, compilers, policy
 from regraft.engine.cache import Store, Table
 from regraft.engine.engines import Engine
 from regraft.engine.predict import sides
@@ -27,7 +27,7 @@ RECORDS = COMPILED, RAN, KEPT, RATES = "compiled", "trunk", "kept", "rates"
 class Trunks:
     """All trunks of one backbone in one run: `view` is the backbone, `columns` how many cells of a row are read.
 
-    With `cached` off nothing is stored. Which trunks run compiled is a record in `folder`, because a clock decides it.
+    With `cached` off nothing is stored. Which trunks run compiled, and by what, is a record in `folder`: a clock chose.
     """
 
     view: View
@@ -47,7 +47,7 @@ class Trunks:
     _rates: policy.Rates | None = field(default=None, init=False)
     _unkept: bool = field(default=False, init=False)
     _exact: Trunks | None = field(default=None, init=False)
-    _compile_s: float = field(default=engines.COMPILE_S, init=False)
+    _costs: dict[str, float] = field(default_factory=compilers.expected, init=False)
 
     def sides(self, view: View) -> int:
         """How many texts of a row go through the network apart."""
@@ -226,8 +226,9 @@ class Trunks:
 
     def _store(self, view: View, k: int) -> Store:
         """The store for frontier k, opened and checked once in this process."""
-        compiled = self._chosen().get(_name(view, k), False)
-        machine = replace(self.machine, engine=COMPILED) if compiled else self.machine
+        chosen, machine = self._chosen().get(_name(view, k)), self.machine
+        if chosen:
+            machine = replace(machine, engine=f"{machine.engine}, {compilers.mark(chosen)}")
         if k < len(view.stages):
             self._opened.add((view.pooling, k))
         place = self._place(view, k, machine)
@@ -260,28 +261,25 @@ class Trunks:
         machine = self.machine
         return machine.engine == "eager" and self.ships and not machine.compiles
 
-    def _chosen(self) -> dict[str, bool]:
-        """Frontier → whether its trunk runs compiled."""
-        return (self.folder.read(COMPILED, dict[str, bool]) or {}) if self.machine.compiles else {}
+    def _chosen(self) -> dict[str, str]:
+        """Frontier → the compiler that its trunk runs with, "" for none."""
+        return (self.folder.read(COMPILED, dict[str, str]) or {}) if self.machine.compiles else {}
 
     def _compile(self, trunk: Trunk, missing: Sequence[Part]) -> Iterator[Event]:
         """Compile a trunk for sizes of which enough parts are missing; for any that are if it ran compiled before."""
         name, engine, held = _name(trunk.view, trunk.k), trunk.engine, self._chosen()
-        if not isinstance(engine, Engine) or engine.compiles or not self.machine.compiles or not missing:
+        if not isinstance(engine, Engine) or engine.compiler or not self.machine.compiles or not missing:
             return
-        if name in held and not held[name]:
+        if held.get(name) == "":
             return
         spared_s = len(missing) * self.machine.forward_s * (1 - 1 / engines.GAIN)
-        worth = name in held or spared_s >= self._compile_s  # otherwise not even worth timing a pass
+        worth = name in held or spared_s >= min(self._costs.values(), default=math.inf)  # to time a pass at all
         for size, group in itertools.groupby(missing if worth else (), key=lambda part: part.size):
             some, rows = list(group), trunk.rows(size)
             batch = padded(trunk.encoder.tensors([part.value for part in some[:rows]]), rows)
-            passes = math.ceil(len(some) / rows)
-            told, took_s = engine.compile(batch, passes, 0.0 if name in held else self._compile_s)
-            self._compile_s = took_s or self._compile_s
-            if told:
+            for told in engine.compile(batch, math.ceil(len(some) / rows), self._costs, held.get(name, "")):
                 yield Said(f"trunk below stage {trunk.k}{f' at {size} tokens' if size else ''}: {told}")
-        self.folder.write(COMPILED, held | {name: engine.compiles})
+        self.folder.write(COMPILED, held | {name: engine.compiler})
 
     def _law(self, view: View, k: int, rows: Sequence[Row]) -> bool:
         """Whether the split law holds at k, on a micro-batch of the most frequent size."""
