@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from regraft.engine.penalties import choose, dealt
+from regraft.engine.penalties import choose
 from regraft.errors import DataError, UsageError
 from regraft.kit import shelf
 from regraft.kit.store import Folder
@@ -74,17 +74,6 @@ def test_numbers(groups: list[str]) -> None:
     rmse = float((head(x).flatten() - y).detach().square().mean().sqrt())
     assert found.family == "ridge" and 0.8 * rmse < found.score < 1.4 * rmse < 1.4 * float(y.std())
     assert ("leave-one-out" in found.told) == (len(set(groups)) == 150)
-
-
-def test_rows_of_one_group_and_classes_are_dealt_out() -> None:
-    y = torch.tensor([0] * 50 + [1] * 25 + [2] * 5)
-    alone = dealt(y, names(80), 1)
-    for label, each in ((0, 10), (1, 5), (2, 1)):
-        assert alone[y == label].bincount(minlength=5).tolist() == [each] * 5
-    assert not torch.equal(alone, dealt(y, names(80), 2)), "the seed draws"
-    paired = dealt(y, [str(i // 2) for i in range(80)], 1)
-    assert all(paired[i] == paired[i + 1] for i in range(0, 80, 2))
-    assert paired.bincount().max() <= 18
 
 
 def test_equal_rows_in_several_folds_do_not_flatter() -> None:
