@@ -378,19 +378,26 @@ class Optimizer:
 
     "lbfgs" is for a head alone on features that do not change: it takes all rows at once, has no rate, and its
     `weight_decay` is the L2 penalty on the mean loss of a row. "path" is so too, and finds family and penalty of the
-    head itself, by cross-validation on the training rows.
+    head itself, by cross-validation on the training rows. So does "grid" with the settings of SGD: every combination of
+    the rates, momenta and weight decays in `grid` is run over the phase's epochs, with its schedule, in one step.
     """
 
-    name: Literal["adamw", "sgd", "lbfgs", "path"] = "adamw"
+    name: Literal["adamw", "sgd", "lbfgs", "path", "grid"] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
     clip: float = 1.0
+    grid: tuple[tuple[float, ...], ...] = ()
 
     @property
     def whole(self) -> bool:
-        """Whether all rows are taken at once: one step is the fit."""
-        return self.name in ("lbfgs", "path")
+        """Whether the head is fitted to features of all rows that are at hand: one step is the fit."""
+        return self.name in ("lbfgs", "path", "grid")
+
+    @property
+    def chosen(self) -> bool:
+        """Whether cross-validation on the training rows chooses the head."""
+        return self.name in ("path", "grid")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from regraft.embedded import folder
+from regraft.embedded.digits import write_digits
 from regraft.kit import shelf
 from tests import places
 from tests.calls import regraft, told
@@ -69,6 +71,18 @@ def test_fresh_starts_beside_it_and_ends_with_the_same_bits(home: Path) -> None:
     assert second["run"] == first["run"] + "-2"
     names = [t["trials"][0]["snapshot"] for t in (first, second)]
     assert (home / first["run"] / names[0]).read_bytes() == (home / second["run"] / names[1]).read_bytes()
+
+
+def test_a_grid_on_real_digits_tells_what_it_chose(tmp_path: Path) -> None:
+    write_digits(tmp_path / "made", 0).rename(tmp_path / "digits")
+    asked = ["adapt", "digits", "--model", folder(), "--strategy", "probe", "--probe.by", "grid", "--json"]
+    found = told(regraft(*asked, cwd=tmp_path))
+    (trial,) = found["trials"]
+    (note,) = [note for note in trial["notes"] if note.startswith("head chosen on the training rows among 52 settings")]
+    assert "momentum" in note and trial["plan"]["optimizer"]["name"] == "grid" and found["ok"]
+    assert next(score["value"] for score in trial["scores"] if score["split"] == "val") > 0.9
+    assert "grid of 52 settings" in (tmp_path / found["run"] / "report.md").read_text("utf-8")
+    assert told(regraft(*asked, cwd=tmp_path))["trials"] == found["trials"], "a finished run is read"
 
 
 def test_resume_reads_by_name_and_insists(home: Path) -> None:

@@ -148,6 +148,14 @@ def test_an_absent_or_broken_openvino_is_told_once(
     optional.trouble.cache_clear()
 
 
+def test_a_compiler_that_is_not_installed_is_not_expected(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert list(compilers.expected()) == ["inductor"]
+    engine = Engine(course.view, 2)
+    said = engine.compile(pictures(course), 1, compilers.expected(), "openvino")
+    assert said == ["no longer compiled with openvino, which is not here"] and not engine.compiler
+
+
 def test_a_mark_names_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     held = {"openvino": "2026.4", "torch": "2.15"}
     monkeypatch.setattr(importlib.metadata, "version", held.__getitem__)

@@ -103,10 +103,10 @@ def test_no_pass_is_timed_where_all_of_them_would_not_repay_a_compilation(
 ) -> None:
     trunks = eager_to_compile(course, monkeypatch, faster=True)
     monkeypatch.setattr(engines, "seconds", lambda *_: pytest.fail("timed"))
-    trunks._compile_s = len(course.data.train) * course.machine.forward_s
+    trunks._costs = {"inductor": len(course.data.train) * course.machine.forward_s}
     said, ran = warmed(trunks, course)
     assert ran == len(course.data.train) and not any("compiled" in text for text in said)
-    assert course.folder.read(COMPILED, dict[str, bool]) == {"native/2": False}
+    assert course.folder.read(COMPILED, dict[str, str]) == {"native/2": ""}
 
 
 def test_engines_have_stores_of_their_own(course: Course) -> None:

@@ -95,11 +95,15 @@ def plan_terms(plan: Plan) -> list[tuple[str, str]]:
     start |= {"names": "at the embedded names of the classes", "cosine": "at the cosine of a pair"}
     init = {"pretrained": "pretrained", "random": "random", "plain": "plain features in place of a network"}
     rate = f", rate {rule.lr:g}" if not rule.whole else ""
+    learning = f"{rule.name}{rate}, weight decay {rule.weight_decay:g}, {plan.batch} rows a step"
+    if rule.chosen:
+        tried = f" of {math.prod(map(len, rule.grid))} settings, {plan.batch} rows a step" if rule.grid else ""
+        learning = f"{rule.name}{tried}; the head is chosen by cross-validation on the training rows"
     told = [
         ("Starts from", f"{init[plan.init]} weights" if plan.init != "plain" else init[plan.init]),
         ("Head", start[plan.start]),
         ("Pooling", plan.pooling),
-        ("Learning", f"{rule.name}{rate}, weight decay {rule.weight_decay:g}, {plan.batch} rows a step"),
+        ("Learning", learning),
         ("Inserts", ", ".join(f"{i.kind} of size {i.size} in {len(i.stages)} stages" for i in plan.inserts)),
         (
             "Loss",

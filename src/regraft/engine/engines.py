@@ -109,6 +109,8 @@ class Engine:
 
         Returns: What to tell of each compiler that was tried.
         """
+        if sure and sure not in costs:
+            return [f"no longer compiled with {sure}, which is not here"]
         told: list[str] = []
         only, plain_s = sure or self.compiler, seconds(self.run, batch)
         now_s = plain_s

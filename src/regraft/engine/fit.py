@@ -6,6 +6,7 @@ with the same bits, and trials that take turns do not disturb each other.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,9 +15,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from regraft.engine import freeze
+from regraft.engine import freeze, penalties, rates
 from regraft.engine.cache import Table
-from regraft.engine.penalties import choose
+from regraft.engine.folds import rows_of
+from regraft.engine.grid import Setting
 from regraft.engine.predict import Graft, everything, outputs
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.engine.solve import solve
@@ -89,7 +91,10 @@ class _Phase:
         self.val_targets = task.encode([row.y for row in self.val.rows])
         self.loss = replace(plan.loss, smoothing=0.0)
         self.rows = len(self.train.rows) // plan.views
-        self.steps = len(batches(self.train.shapes[: self.rows], plan.batch, 0))
+        # what is fitted to features meets rows of all shapes in a batch
+        self.shapes = self.train.shapes[: 1 if plan.optimizer.whole else self.rows]
+        self.shapes *= self.rows // len(self.shapes)
+        self.steps = len(batches(self.shapes, plan.batch, 0))
         self.before = sum(p.epochs for p in plan.phases[:number]) * self.steps
         self.chosen = freeze.apply(graft.view, graft.head, self.phase)
         self.held = touched(plan, graft)
@@ -134,7 +139,7 @@ class _Phase:
         """Fit the head to all rows at once; the backbone's features do not change."""
         features = everything(self.graft, self.train)
         with torch.random.fork_rng(devices=[]), freeze.mode(self.graft.view, self.graft.head, self.phase):
-            if self.plan.optimizer.name == "path":
+            if self.plan.optimizer.chosen:
                 loss, told = self._choose(features)
                 progress.notes.append(told)
                 yield Said(told)
@@ -153,15 +158,26 @@ class _Phase:
         yield scored
 
     def _choose(self, features: Tensor) -> tuple[float, str]:
-        """Fit the head by the penalty that cross-validation chooses; rows of equal content or group stay together."""
+        """Fit the head that cross-validation chooses; rows of equal content or group stay together."""
+        head, rule, loss = self.graft.head, self.plan.optimizer, self.plan.loss
         groups = [row.group or row.key for row in self.train.rows]
-        seed = seed_of(self.seed, "folds")
-        found = choose(self.graft.head, features, self.targets, self.task, self.plan.loss, groups, seed)
+        given = head, features, self.targets, self.task, loss, groups, seed_of(self.seed, "folds")
+        if rule.name == "path":
+            path = penalties.choose(*given)
+            return path.loss, path.told
+        settings = [Setting(*one) for one in itertools.product(*rule.grid)]
+        order = [batch for epoch in range(self.phase.epochs) for batch in self._order(epoch)]
+        factors = [self._rate(step) for step in range(len(order))]
+        found = rates.choose(head, rows_of(*given), self.task, loss, settings, order, factors)
         return found.loss, found.told
 
+    def _order(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch."""
+        seed = seed_of(self.seed, "order", self.number, epoch)
+        return batches(self.shapes, self.plan.batch, seed)
+
     def _epoch(self, progress: Progress) -> Iterator[Event]:
-        seed = seed_of(self.seed, "order", self.number, progress.epoch)
-        order = batches(self.train.shapes[: self.rows], self.plan.batch, seed)
+        order = self._order(progress.epoch)
         if self.plan.views > 1:
             turn = self._turns(progress.epoch)
             order = [[turn[i] * self.rows + i for i in index] for index in order]

@@ -13,7 +13,7 @@ from torch import Tensor
 from regraft.backbone.view import View
 from regraft.engine import cache, compilers, policy
 from regraft.engine.cache import Store, Table
-from regraft.engine.engines import Engine
+from regraft.engine.engines import GAIN, Engine
 from regraft.engine.predict import sides
 from regraft.engine.trunk import Part, Trunk, padded, parts_of, samples
 from regraft.kit import hardware
@@ -93,8 +93,9 @@ class Trunks:
         for plan in plans:
             for phase in plan.phases if plan.init == "pretrained" else ():
                 if phase.frontier:
+                    reads = 1 if plan.optimizer.whole else phase.epochs
                     name = f"{plan.reading}/{phase.frontier}"
-                    self._passes[name] = self._passes.get(name, 0) + phase.epochs + 1
+                    self._passes[name] = self._passes.get(name, 0) + reads + 1
 
     def warm(self, view: View, k: int, rows: Sequence[Row]) -> Iterator[Event]:
         """Fill the store of frontier k with these rows, before it those below that the policy keeps on the way."""
@@ -272,7 +273,7 @@ class Trunks:
             return
         if held.get(name) == "":
             return
-        spared_s = len(missing) * self.machine.forward_s * (1 - 1 / engines.GAIN)
+        spared_s = len(missing) * self.machine.forward_s * (1 - 1 / GAIN)
         worth = name in held or spared_s >= min(self._costs.values(), default=math.inf)  # to time a pass at all
         for size, group in itertools.groupby(missing if worth else (), key=lambda part: part.size):
             some, rows = list(group), trunk.rows(size)

@@ -234,8 +234,11 @@ class Course:
         view = self.view.pooled(plan.reading).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
-        width = view.dim * (JOINED if self.trunks.sides(view) == 2 else 1)
-        return Graft(view, self.task.head(width, view.biased or plan.pooling != "native"), self.pieces)
+        return Graft(view, self.task.head(self.width(view), view.biased or plan.pooling != "native"), self.pieces)
+
+    def width(self, view: View) -> int:
+        """How many features a head above a view has; of two texts that are read apart they are joined."""
+        return view.dim * (JOINED if self.trunks.sides(view) == 2 else 1)
 
     def _plain_view(self, plan: Plan) -> View:
         """The modality's features without a network, made of the plan's training rows."""

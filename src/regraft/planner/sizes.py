@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from regraft.engine.folds import FOLDS
 from regraft.planner.course import Course
 from regraft.waist import Epoch, Filled, Phase, Plan, Skipped, Trial
 
 BACKWARD = 3.0
 """A training step in forward passes, before any was timed."""
 STEP_S = 0.003
+WEIGHT_S = 4e-9
+"""What a weight takes in a step where heads of many settings and folds are trained at once."""
 CLOSING_S = 1.0
 RUNG = 3
 """Rates of one family are compared after one part in so many of their epochs."""
@@ -145,7 +148,14 @@ class Pace:
         if plan.init == "plain":
             above = 0.05
         work = (BACKWARD * rows + len(self.course.data.val)) * self.row_s * above
-        return self.factor[deep] * (work + rows / plan.batch * STEP_S)
+        return self.factor[deep] * (work + rows / plan.batch * self._step(plan))
+
+    def _step(self, plan: Plan) -> float:
+        """Seconds of a step above the backbone: an optimizer's, or of all heads of a grid."""
+        if not plan.optimizer.grid:
+            return STEP_S
+        heads = math.prod(map(len, plan.optimizer.grid)) * (FOLDS + 1) * len(self.course.data.target.labels)
+        return heads * (self.course.width(self.course.view.pooled(plan.pooling)) + 1) * WEIGHT_S
 
     def _rows(self) -> int:
         return sum(len(rows) for rows in (self.course.data.train, self.course.data.val, self.course.data.test))
