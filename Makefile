@@ -63,7 +63,7 @@ $(DEV)/.ready: pyproject.toml constraints/dev.txt | python
 	@echo "make: installing all that the tests use into $(DEV). It fetches $$(sed -n '1s/^#.* fetches //p' constraints/dev.txt); this takes a minute or two"
 	@$(PYTHON) -m venv --clear $(DEV)
 	@$(DEV)/bin/python -m pip install -qq -c constraints/dev.txt uv
-	@$(DEV)/bin/uv pip install --quiet --python $(DEV)/bin/python -c constraints/dev.txt -e ".[image,minilm,datasets]" --group dev
+	@$(DEV)/bin/uv pip install --quiet --python $(DEV)/bin/python -c constraints/dev.txt -e ".[image,minilm,datasets,openvino]" --group dev
 	@touch $@
 
 # ---------------------------------------------------------------- upkeep

