@@ -118,12 +118,14 @@ class Work:
 class Made:
     """What a side made: losses by epoch, and the classes it answers on test with its best epoch's weights.
 
+    `judged` are its answers on the rows to validate on, where they are asked for.
     `seconds` stands where a side was run for a few of its epochs and counts for all; otherwise 0.
     """
 
     train: list[float] = field(default_factory=list)
     val: list[float] = field(default_factory=list)
     said: Tensor | None = None
+    judged: Tensor | None = None
     seconds: float = 0.0
 
 

@@ -10,9 +10,10 @@ run, and answers on test that the article's loop would give, are those of regraf
 other, so they run `--epochs-run` of them and their seconds count for all; the head's other steps are taken on the
 features of the first epoch, untimed. The limit is how often a row would go through the network over how often it does.
 
-The fast side is the same plan with `--precision auto`. Asserted first is that 99.5 % of its answers on test are the
-exact side's. With a trunk ρ times as fast as eager float32, measured on the machine of the run, its goal is
-0.8 · 30 · ρ, and its limit ρ times that of the exact side.
+The fast side is the same plan with `--precision auto`. Asserted first is that 99.5 % of its answers on the rows to
+validate and to test on are the exact side's. With a trunk ρ times as fast as eager float32, measured on the machine of
+the run, its goal is 0.8 · 30 · ρ. Its limit is that of the exact side times what reading pictures beside such a trunk,
+and compiling it once, leave of ρ.
 
     python bench/probe.py [--quick] [--rounds 3] [--only exact|fast] [--model NAME] [--again]
 """
@@ -82,10 +83,10 @@ def race(name: str, work: str, own: list[str], given: argparse.Namespace, place:
         held = stopped(bench, short if given.quick else EPOCHS)
         assert held.regraft()[1] == held.regraft(cached=False)[1], "weights differ between cached and uncached"
     wanted, said = bench.regraft()[0], replay(plan)
-    alike = share(peers.Made(said=said), wanted)
+    alike = share(said, wanted.said)
     assert alike >= EQUAL, f"{alike:.1%} of the answers are equal"
     fast = bench.fast() if FAST in own else bench
-    same = share(fast.regraft()[0], wanted) if FAST in own else 1.0
+    same = answers(fast.regraft()[0], wanted) if FAST in own else 1.0
     assert same >= EQUAL, f"{same:.1%} of the fast side's answers are the exact side's"
     ours = {EXACT: lambda: bench.regraft()[0], FAST: lambda: fast.regraft()[0]}
     sides = {side: ours[side] for side in own} | {ARTICLE: lambda: peers.plain(plan, short)}
@@ -100,14 +101,14 @@ def race(name: str, work: str, own: list[str], given: argparse.Namespace, place:
             assert gaps[-1] < 1e-3, f"{other}: losses differ by {gaps[-1]:.1g}"
             counted[other].append(made[other].seconds)
         if FAST in made:
-            shares.append(share(made[FAST], wanted))
+            shares.append(answers(made[FAST], wanted))
             assert shares[-1] >= EQUAL, f"{shares[-1]:.1%} of the fast side's answers are the exact side's"
 
     seconds = turns(sides, given.rounds, check) | counted
     found = {"epochs that the other side ran": short, "equal answers on test": alike, "seconds": seconds}
-    gained, machine = works.rho(fast.course), fast.course.machine
+    engine = works.fastest(fast.course)
     if FAST in own:
-        print(f"{work}: rho {gained:.3f}, {machine.engine} in {machine.dtype}")
+        print(f"{work}: rho {engine.rho:.3f}, {engine.told}")
     for side, other in itertools.product(own, others()):
         equal = {
             "what": "head with and without the cache, bit for bit; losses of the other side's epochs",
@@ -115,9 +116,9 @@ def race(name: str, work: str, own: list[str], given: argparse.Namespace, place:
         }
         goal, limit, more = 27.0, bench.limit, found
         if side == FAST:
-            equal = {"what": "share of equal answers on test with the exact side", "difference": f"{min(shares):.4f}"}
-            goal, limit = 0.8 * EPOCHS * gained, bench.limit * gained
-            more = found | {"rho": round(gained, 3), "engine": machine.engine, "dtype": machine.dtype}
+            equal = {"what": "share of answers that are the exact side's", "difference": f"{min(shares):.4f}"}
+            goal, limit = 0.8 * EPOCHS * engine.rho, bench.limit * engine.whole
+            more = found | {"rho": round(engine.rho, 3), "engine": engine.told}
         keep(
             Comparison(
                 bench=1,
@@ -134,10 +135,15 @@ def race(name: str, work: str, own: list[str], given: argparse.Namespace, place:
         )
 
 
-def share(made: peers.Made, wanted: peers.Made) -> float:
-    """Of the rows to test on, how many are answered alike."""
-    assert made.said is not None and wanted.said is not None
-    return float((made.said == wanted.said).double().mean())
+def answers(made: peers.Made, wanted: peers.Made) -> float:
+    """Of the rows to validate and to test on, how many are answered alike."""
+    ours, theirs = ([one.said, one.judged] for one in (made, wanted))
+    return share(torch.cat(ours), torch.cat(theirs))
+
+
+def share(made: torch.Tensor, wanted: torch.Tensor) -> float:
+    """How many answers are equal."""
+    return float((made == wanted).double().mean())
 
 
 def stopped(bench: works.Bench, epochs: int) -> works.Bench:
