@@ -197,6 +197,12 @@ def test_a_depth_is_part_of_the_name() -> None:
     assert report.cells_of([trial(plan=plan), trial()], 0)[0][1] == "partial depth 2 lr 0.1"
 
 
+def test_a_network_that_ends_early_is_told() -> None:
+    plan = Plan("probe", (), pooling="mean", blocks=4)
+    assert ("Network", "ends after the first 4 of its blocks") in report.plan_terms(plan)
+    assert "Network" not in dict(report.plan_terms(dataclasses.replace(plan, blocks=0)))
+
+
 def test_poolings_are_told_apart() -> None:
     mean = trial(plan=dataclasses.replace(trial().plan, pooling="mean"))
     assert [row[1] for row in report.cells_of([mean, trial()], 0)] == ["probe (mean)", "probe"]

@@ -103,6 +103,7 @@ def plan_terms(plan: Plan) -> list[tuple[str, str]]:
         ("Starts from", f"{init[plan.init]} weights" if plan.init != "plain" else init[plan.init]),
         ("Head", start[plan.start]),
         ("Pooling", plan.pooling),
+        ("Network", f"ends after the first {plan.blocks} of its blocks" if plan.blocks else ""),
         ("Learning", learning),
         ("Inserts", ", ".join(f"{i.kind} of size {i.size} in {len(i.stages)} stages" for i in plan.inserts)),
         (
