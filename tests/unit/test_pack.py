@@ -209,6 +209,48 @@ def test_outputs_may_differ_by_rounding(made: tuple[Course, Trial], monkeypatch:
     assert pack.pack(course, trial, "net").name == "run"
 
 
+@pytest.mark.parametrize(("apart", "ships"), [(0.9, True), (1.1, False)])
+def test_answers_may_be_as_far_apart_as_one_level_of_their_pixels_makes_them(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch, apart: float, ships: bool
+) -> None:
+    """Libraries round resampled pixels differently; a steep head makes more of it than a fixed tolerance allows."""
+    course, trial = made
+    calls: list[float] = []
+
+    def answers(outputs: torch.Tensor, _: Any) -> list[dict[str, Any]]:
+        calls.append(len(calls) * 0.1)  # as the rows are, then a level above, then one below
+        return [{"value": calls[-1]} for _ in outputs]
+
+    monkeypatch.setattr(native, "run", here)
+    tampered(monkeypatch, use=f"outputs = [0.2 * {apart} for _ in outputs]")
+    steep = dataclasses.replace(course, task=dataclasses.replace(course.task, answers=answers))
+    if ships:
+        assert pack.pack(steep, trial, "net").name == "run" and len(calls) == 3
+    else:
+        with pytest.raises(RegraftError, match="another answer"):
+            pack.pack(steep, trial, "net")
+
+
+def test_inputs_are_moved_by_a_level_in_both_directions(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, trial = made
+    seen: list[torch.Tensor] = []
+    original = pack.outputs
+
+    def outputs(graft: Any, table: Any) -> torch.Tensor:
+        ((part, _),) = table.trunk.encoder.parts([table.rows[0].cell])[0]
+        seen.append(table.trunk.encoder.tensors([part])["pixel_values"])
+        return original(graft, table)
+
+    monkeypatch.setattr(native, "run", here)
+    monkeypatch.setattr(pack, "outputs", outputs)
+    pack.pack(course, trial, "net")
+    plain, above, below = seen
+    torch.testing.assert_close(above - plain, torch.full_like(plain, 2 / 255))
+    torch.testing.assert_close(plain - below, torch.full_like(plain, 2 / 255))
+
+
 TAMPERED: list[tuple[Any, dict[str, str], str]] = [
     ("pictures", {"check": "made = made + 1"}, r"predicts something else .* saw: outputs differ by 1\b"),
     (

@@ -56,7 +56,7 @@ PARTS = {
     "modalities": (
         *("NOUN", "EXAMPLE", "LITERAL", "TOKENS", "AUGMENTS", "AUTO", "PIPELINE", "FILES"),
         *("ENDINGS", "POLICY", "CARE", "sniff", "look", "alike", "unsuited", "described", "adjust", "noise", "encoder"),
-        *("loosened", "carried", "portable"),
+        *("loosened", "grain", "carried", "portable"),
     ),
     "providers": ("find", "fingerprint", "load"),
     "checks": ("NEEDS", "check"),

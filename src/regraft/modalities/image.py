@@ -222,6 +222,15 @@ def loosened(spec: InputSpec, rows: Sequence[Row]) -> tuple[InputSpec, str]:
     return replace(spec, settings=tuple(sorted((*spec.settings, ("least", least))))), told
 
 
+def grain(spec: InputSpec) -> float:
+    """How far another library may prepare a pixel from here: by one of 256 levels, which resampling rounds to.
+
+    >>> grain(InputSpec("image", (3, 8, 8), (0.5,) * 3, (0.5,) * 3, settings=(("scale", 1 / 255),))) * 255
+    2.0
+    """
+    return float(spec.setting("scale", 1 / 255)) / min(spec.std, default=1.0)
+
+
 def noise(spec: InputSpec, rows: int, seed: int) -> dict[str, Tensor]:
     """A batch of normal numbers in place of pictures, [rows, 3, H, W]."""
     import numpy

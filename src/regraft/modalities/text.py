@@ -214,6 +214,11 @@ def loosened(spec: InputSpec, rows: Sequence[Row]) -> tuple[InputSpec, str]:
     return spec, ""
 
 
+def grain(spec: InputSpec) -> float:
+    """Nothing: all libraries make the same numbers of a text."""
+    return 0.0
+
+
 def portable(cell: Path) -> bytes:
     """A text file's content in UTF-8.
 
