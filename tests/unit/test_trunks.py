@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from regraft.engine import compilers, engines, policy
+from regraft.engine.cache import Table
 from regraft.engine.compilers import COMPILERS, Compiler
 from regraft.engine.trunk import Trunk, join, parts_of
 from regraft.engine.trunks import COMPILED, KEPT, Trunks
@@ -244,3 +247,37 @@ def test_a_row_that_cannot_be_read_ends_the_passes_with_its_error(course: Course
     next(work)
     with pytest.raises(DataError, match="cannot be read"):
         next(work)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_the_next_batch_is_read_beside_what_is_computed(
+    course: Course, monkeypatch: pytest.MonkeyPatch, free: bool
+) -> None:
+    """Where a processor is free: what was begun is taken if it is asked for, and dropped if it is not."""
+    monkeypatch.setattr(hardware, "spare", lambda: free)
+    here, beside = threading.current_thread(), list[bool]()
+
+    def tensors(parts: Sequence[Any]) -> dict[str, torch.Tensor]:
+        beside.append(threading.current_thread() is not here)
+        return course.encoder.tensors(parts)
+
+    rows = course.data.train
+    own = Table(Trunk(course.view, 0, dataclasses.replace(course.encoder, tensors=tensors), 8), rows, None)
+    plain = Table(Trunk(course.view, 0, course.encoder, 8), rows, None)
+    for asked, following in (([0, 1], [2, 3]), ([2, 3], [4, 5]), ([6, 7], [])):
+        (side,), (wanted,) = own.batch(asked), plain.batch(asked)
+        assert all(torch.equal(side.state.inputs[name], t) for name, t in wanted.state.inputs.items())
+        if following:
+            own.prepare(following)
+    assert sorted(beside) == ([False, False, True, True] if free else [False] * 3)
+
+
+def test_training_ends_with_the_same_bits_where_batches_are_read_ahead(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for free in (True, False):
+        monkeypatch.setattr(hardware, "spare", lambda free=free: free)
+        own = dataclasses.replace(course, folder=Folder(course.folder.path / str(free)))
+        found.append(places.weights(own, places.finish(own, places.plan(own, "full", epochs=2, batch=8))))
+    assert found[0] == found[1]

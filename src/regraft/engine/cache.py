@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class Table:
         self.shapes: list[Shape] = [tuple((side[0].size, len(side)) for side in row) for row in self.parts]
         self._kept: dict[int, Kept] = {}
         self._at: dict[str, int] = {}
+        self._ahead: tuple[list[int], Future[list[Side]]] | None = None
+        self._beside = ThreadPoolExecutor(1) if store is None and not trunk.k and hardware.spare() else None
         if store is not None:
             for size, keys in by_size(self.parts).items():
                 self._kept[size] = store.states(list(keys))
@@ -71,6 +74,15 @@ class Table:
 
         At frontier 0 a state is the encoded batch itself.
         """
+        ahead, self._ahead = self._ahead, None
+        return ahead[1].result() if ahead and ahead[0] == list(index) else self._made(index)
+
+    def prepare(self, index: Sequence[int]) -> None:
+        """Begin to encode the batch that is asked for next, beside what is computed, where a processor is free."""
+        if self._beside:
+            self._ahead = list(index), self._beside.submit(self._made, index)
+
+    def _made(self, index: Sequence[int]) -> list[Side]:
         shape = self.shapes[index[0]]
         assert all(self.shapes[i] == shape for i in index), "rows of two shapes in a batch"
         found = []

@@ -208,7 +208,8 @@ class _Phase:
         with memory_watched(in_step=True), torch.random.fork_rng(devices=[]):
             # not torch.manual_seed: where CUDA is built in it keeps a stack trace of each call, at 2 ms a step
             torch.default_generator.manual_seed(seed_of(self.seed, "step", self.number, progress.epoch, i))
-            losses = torch.cat([self._descend(some) for some in cut(index, self.graft.pieces)])
+            following = order[i + 1] if i + 1 < steps and self.graft.pieces == 1 else []
+            losses = torch.cat([self._descend(some, following) for some in cut(index, self.graft.pieces)])
         value = losses.mean().item()
         if not math.isfinite(value):
             self._not_finite(value, progress, [self.train.rows[i].id for i in index])
@@ -222,9 +223,15 @@ class _Phase:
         total = sum(p.epochs for p in self.plan.phases) * steps
         return Step(self.number, progress.step, total, value, self.plan.optimizer.lr * rate)
 
-    def _descend(self, index: list[int]) -> Tensor:
-        """Add the gradients of some rows of a batch to those that are there; the rows' losses."""
-        made = self.graft.forward(self.train.batch(index), self.phase.frontier)
+    def _descend(self, index: list[int], following: list[int]) -> Tensor:
+        """Add the gradients of some rows of a batch to those that are there; the rows' losses.
+
+        The batch that follows is read and prepared meanwhile.
+        """
+        batch = self.train.batch(index)
+        if following:
+            self.train.prepare(following)
+        made = self.graft.forward(batch, self.phase.frontier)
         losses = self.task.loss(made, self.targets[index], self.plan.loss)
         (losses.sum() * (self.steps / self.rows)).backward()  # a row counts the same in a short batch
         return losses.detach()

@@ -77,8 +77,12 @@ def outputs(graft: Graft, table: Table) -> Tensor:
     """Outputs for every row of a table, [N, …], in micro-batches of fixed shapes: bits do not depend on N."""
     found: dict[int, Tensor] = {}
     with memory_watched(), torch.no_grad(), freeze.mode(graft.view, graft.head, None):
-        for index, count in table.micro_batches():
-            made = graft.forward(table.batch(index), table.trunk.k)
+        some = list(table.micro_batches())
+        for (index, count), (following, _) in zip(some, [*some[1:], ([], 0)], strict=True):
+            batch = table.batch(index)
+            if following:
+                table.prepare(following)
+            made = graft.forward(batch, table.trunk.k)
             found |= dict(zip(index[:count], made[:count], strict=True))
     return torch.stack([found[i] for i in range(len(table.rows))])
 

@@ -16,6 +16,7 @@ from regraft.backbone.stages import Batch
 from regraft.backbone.state import State, as_state, ghost, leaves, tree
 from regraft.backbone.view import View
 from regraft.errors import memory_watched
+from regraft.kit import hardware
 from regraft.waist import Encoder, Row, fingerprint
 
 SAMPLED = 256
@@ -69,12 +70,16 @@ class Trunk:
         return pieces[0] if len(pieces) == 1 else join(pieces)
 
     def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], list[State]]]:
-        """Parts of one size and their states, a micro-batch at a time: the next is read while one goes through.
+        """Parts of one size and their states, a micro-batch at a time.
 
-        The states are those of the trunk itself, then those of its `ends`.
+        Where a processor is free, the next one is read while one goes through. The states are those of the trunk
+        itself, then those of its `ends`.
         """
         rows = self.rows(parts[0].size)
         waiting = cut(parts, rows)
+        if not hardware.spare():
+            yield from ((some, self._piece(some, rows, self._given(some))) for some in waiting)
+            return
         with ThreadPoolExecutor(1) as beside:
             ready = beside.submit(self._given, waiting[0])
             for i, some in enumerate(waiting):

@@ -59,8 +59,18 @@ def threads() -> int:
         value = os.environ.get(name, "")
         if value.isascii() and value.isdigit() and int(value) > 0:
             return int(value)
+    return processors()
+
+
+def processors() -> int:
+    """Processors allowed by affinity and quota."""
     allowed = len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1
     return max(1, min(allowed, _quota()))
+
+
+def spare() -> bool:
+    """Whether a processor is free beside the threads that compute."""
+    return threads() < processors()
 
 
 def settle(count: int) -> None:
