@@ -1,8 +1,8 @@
 """Bench 5: 24 heads on features after several numbers of blocks, on growing data: the shape of Nautilus' FTR.
 
 A BERT of 12 blocks, 384 wide, with random weights on random text of 5 to 60 words: heads on the mean of its tokens
-after 2, 4, 6, 8, 10 and 12 blocks, batches of 16 and 32, two rates, 3 epochs; 96 more texts to train on in each of 4
-cycles, 96 to validate on. The sides are those of bench 4. Independent runs are given the shorter network, so that none
+after 2, 4, 6, 8, 10 and 12 blocks, batches of 16 and 32, two rates, 3 epochs; 48 more texts to train on in each of 4
+cycles, 48 to validate on. The sides are those of bench 4. Independent runs are given the shorter network, so that none
 of its blocks runs in vain; keeping everything is regraft where the states of every block are stored.
 
 Asserted first, as in bench 4: weights of all trials of the last cycle are those of runs without a cache, bit for bit,
@@ -29,7 +29,7 @@ from regraft.planner.course import Course
 from regraft.planner.propose import propose
 from regraft.waist import Facts, Plan
 
-BLOCKS, BATCHES, RATES, MORE = (2, 4, 6, 8, 10, 12), (16, 32), (1e-3, 1e-2), 96
+BLOCKS, BATCHES, RATES, MORE = (2, 4, 6, 8, 10, 12), (16, 32), (1e-3, 1e-2), 48
 GOAL, ALL_IN = 8.0, 30.0
 
 
