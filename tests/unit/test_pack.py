@@ -245,7 +245,9 @@ def test_inputs_are_moved_by_a_level_in_both_directions(
 
     monkeypatch.setattr(native, "run", here)
     monkeypatch.setattr(pack, "outputs", outputs)
-    pack.pack(course, trial, "net")
+    tampered(monkeypatch, use="outputs = [{k: v + 1 for k, v in o.items()} for o in outputs]")
+    with pytest.raises(RegraftError, match="another answer"):
+        pack.pack(course, trial, "net")
     plain, above, below = seen
     torch.testing.assert_close(above - plain, torch.full_like(plain, 2 / 255))
     torch.testing.assert_close(plain - below, torch.full_like(plain, 2 / 255))

@@ -79,15 +79,13 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
         )
         bundles.write(part, bundle)
         rows, encoder = _shown(data) if tried else [], course.trunks.encoder_of(graft.view)
-        grain = shelf.find("modalities", data.modality).grain(graft.view.inputs)
 
-        def answers() -> list[Answers]:
-            found: list[Answers] = []
-            for by in (0.0, grain, -grain) if rows and grain else (0.0,) if rows else ():
-                trunk = Trunk(graft.view, 0, _moved(encoder, by), machine.micro_batch)
-                made = outputs(graft, Table(trunk, rows, None, apart))
-                found.append(task.answers(made, dict(trial.calibration)))
-            return found
+        def answers(by: float) -> Answers:
+            if not rows:
+                return []
+            trunk = Trunk(graft.view, 0, _moved(encoder, by), machine.micro_batch)
+            made = outputs(graft, Table(trunk, rows, None, apart))
+            return task.answers(made, dict(trial.calibration))
 
         _self_test(part, bundle, graft, machine, rows, answers, tried)
     durable.point(run / LINK, final.name)
@@ -132,13 +130,13 @@ def _self_test(
     graft: Graft,
     machine: MachineCard,
     rows: Sequence[Row],
-    answers: Callable[[], list[Answers]],
+    answers: Callable[[float], Answers],
     tried: bool,
 ) -> None:
     """Compare what the bundle's own library says with what we say: golden batches, then some test rows.
 
-    Its process runs beside what we do in this one. It may be as far from our `answers`, the first of which are those of
-    the rows, as the others are, whose inputs are moved as far as libraries prepare them apart.
+    Its process runs beside what we do in this one. What it says may be as far from our `answers` as these move where so
+    much is added to every input as libraries prepare them apart.
     """
     cells = [row.cell for row in rows]
     apart = sides(bundle.plan.pooling, len(bundle.columns))
@@ -151,7 +149,7 @@ def _self_test(
         with ThreadPoolExecutor(1) as beside:
             asked = (bundle.opening, str(part), str(file), apart, given, machine.threads)
             theirs_later = beside.submit(native.run, *asked)
-            ours, own = answers(), _reopened(part, bundle, graft, batches)
+            ours, own = answers(0.0), _reopened(part, bundle, graft, batches)
             made, told = theirs_later.result()
         for path in (file, *(one for one in given if isinstance(one, Path))):
             durable.remove(path)
@@ -171,14 +169,16 @@ def _self_test(
             )
     if told is None:
         return
-    own_answers, *near = ours or [[]]
-    for i in range(max(len(own_answers), len(told))):
-        if _agree(own_answers[i : i + 1], told[i : i + 1], [answers[i] for answers in near]):
+    apart_at = [i for i in range(max(len(ours), len(told))) if not _agree(ours[i : i + 1], told[i : i + 1])]
+    grain = shelf.find("modalities", bundle.modality).grain(graft.view.inputs)
+    near = [answers(by) for by in (grain, -grain)] if apart_at and grain and len(ours) == len(told) else []
+    for i in apart_at:
+        if near and _agree(ours[i : i + 1], told[i : i + 1], [moved[i] for moved in near]):
             continue
         raise RegraftError(
             "the lines in the bundle's README give another answer than the model that was trained",
             saw=f"for {str(cells[i])[:60] if i < len(cells) else 'nothing'}: {str(told[i : i + 1])[:120]}",
-            allowed=f"{str(own_answers[i : i + 1])[:200]}, to {SCORE_TOLERANCE:g} or what rounded inputs make",
+            allowed=f"{str(ours[i : i + 1])[:200]}, to {SCORE_TOLERANCE:g} or what rounded inputs make",
             do="report this; the run keeps the trained weights",
         )
 
@@ -193,7 +193,7 @@ def _portable(part: Path, modality: str, cells: Sequence[Any]) -> list[Any]:
     return given
 
 
-def _agree(ours: Answers, told: Sequence[Any], near: Answers) -> bool:
+def _agree(ours: Answers, told: Sequence[Any], near: Answers = ()) -> bool:
     """Whether an answer and what a library said of the same input hold the same labels with the same scores.
 
     These may be as far apart as answers to inputs `near` this one are.
