@@ -42,3 +42,34 @@ def test_modes_are_put_back_even_after_an_error(tmp_path: Path) -> None:
     assert not head.training and not any(m.training for m in course.view.module.modules())
     with freeze.mode(course.view, head, None):
         assert not head.training
+
+
+# ---------------------------------------------------------------- hashes that are known already
+
+
+def test_what_was_verified_is_not_hashed_again_until_it_is_written_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.arange(4.0)
+    first = freeze.known({"a": tensor})
+    assert first == freeze.hashes({"a": tensor}) and freeze.verify(first, {"a": tensor}) == 1
+    original, counted = freeze.tensor_hash, list[int]()
+    monkeypatch.setattr(freeze, "tensor_hash", lambda t: counted.append(1) or original(t))
+    assert freeze.known({"b": tensor}) == {"b": first["a"]} and not counted
+    tensor += 1
+    assert freeze.known({"a": tensor}) == {"a": original(tensor)} != first and len(counted) == 1
+
+
+def test_a_change_behind_autograds_back_is_found_by_the_next_verification() -> None:
+    tensor = torch.arange(4.0)
+    freeze.verify(freeze.known({"a": tensor}), {"a": tensor})
+    tensor.numpy()[0] = 7.0
+    with pytest.raises(RegraftError, match="frozen tensors changed"):
+        freeze.verify(freeze.known({"a": tensor}), {"a": tensor})
+
+
+def test_tensors_that_are_gone_are_forgotten() -> None:
+    tensor = torch.arange(4.0)
+    number = id(tensor)
+    freeze.verify(freeze.known({"a": tensor}), {"a": tensor})
+    assert number in freeze._verified
+    del tensor
+    assert number not in freeze._verified

@@ -98,7 +98,7 @@ class _Phase:
         self.before = sum(p.epochs for p in plan.phases[:number]) * self.steps
         self.chosen = freeze.apply(graft.view, graft.head, self.phase)
         self.held = touched(plan, graft)
-        self.still = freeze.hashes(freeze.frozen(graft.view, graft.head, self.phase))
+        self.still = freeze.known(freeze.frozen(graft.view, graft.head, self.phase))
         self.best: dict[str, Tensor] = {}
         self.answers: dict[str, Tensor] = {}
         self.optimizer = _optimizer(plan, self.chosen)

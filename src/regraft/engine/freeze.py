@@ -7,7 +7,9 @@ every process. Nothing else in regraft touches train(), eval() or requires_grad.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import weakref
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
@@ -146,12 +148,31 @@ def tensor_hash(tensor: Tensor) -> str:
     return found.hexdigest()
 
 
+def known(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The same as `hashes`, but of a tensor that `verify` has hashed since anything was written into it: that hash.
+
+    What was changed behind autograd's back since then is so found by the next `verify`, not taken for what was there.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        held = _verified.get(id(tensor))
+        same = held is not None and held[0]() is tensor and held[1] == tensor._version
+        found[name] = held[2] if held is not None and same else tensor_hash(tensor)
+    return found
+
+
+_verified: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
+
+
 def verify(before: dict[str, str], now: dict[str, Tensor]) -> int:
     """How many frozen tensors there are, all of them found unchanged.
 
     Raises: RegraftError: one changed; it is named.
     """
     after = hashes(now)
+    for name, tensor in now.items():
+        forget = functools.partial(_forget, id(tensor))
+        _verified[id(tensor)] = weakref.ref(tensor, forget), tensor._version, after[name]
     changed = sorted(name for name, old in before.items() if after.get(name) != old)
     if changed:
         raise RegraftError(
@@ -160,6 +181,12 @@ def verify(before: dict[str, str], now: dict[str, Tensor]) -> int:
             do="report this with the plan that caused it",
         )
     return len(before)
+
+
+def _forget(number: int, gone: weakref.ref[Tensor]) -> None:
+    """Drop what is known of a tensor that is no more, unless another one has its number by now."""
+    if number in _verified and _verified[number][0] is gone:
+        del _verified[number]
 
 
 def _training(view: View, phase: Phase) -> list[nn.Module]:
