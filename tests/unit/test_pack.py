@@ -231,6 +231,19 @@ def test_answers_may_be_as_far_apart_as_one_level_of_their_pixels_makes_them(
             pack.pack(steep, trial, "net")
 
 
+def test_a_bundle_of_plain_features_whose_answers_lie_apart_is_not_shipped(
+    base: tuple[Course, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no level of a pixel in their numbers."""
+    course = dataclasses.replace(base[0], folder=Folder(tmp_path / "run"))
+    trial = places.finish(course, places.plan(course, "scratch", by="plain"))
+    assert trial.plan.init == "plain"
+    monkeypatch.setattr(native, "run", here)
+    tampered(monkeypatch, use="outputs = [{k: v + 1 for k, v in o.items()} for o in outputs]")
+    with pytest.raises(RegraftError, match="another answer"):
+        pack.pack(course, trial, "net")
+
+
 def test_inputs_are_moved_by_a_level_in_both_directions(
     made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,6 +269,8 @@ def test_the_next_batch_is_read_beside_what_is_computed(
         assert all(torch.equal(side.state.inputs[name], t) for name, t in wanted.state.inputs.items())
         if following:
             own.prepare(following)
+    if own._beside:
+        own._beside.shutdown()  # what was begun in vain ends, too
     assert sorted(beside) == ([False, False, True, True] if free else [False] * 3)
 
 

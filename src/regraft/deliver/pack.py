@@ -170,8 +170,8 @@ def _self_test(
     if told is None:
         return
     apart_at = [i for i in range(max(len(ours), len(told))) if not _agree(ours[i : i + 1], told[i : i + 1])]
-    grain = shelf.find("modalities", bundle.modality).grain(graft.view.inputs)
-    near = [answers(by) for by in (grain, -grain)] if apart_at and grain and len(ours) == len(told) else []
+    grain = shelf.find("modalities", bundle.modality).grain(graft.view.inputs) if apart_at else 0.0
+    near = [answers(by) for by in (grain, -grain)] if grain and len(ours) == len(told) else []
     for i in apart_at:
         if near and _agree(ours[i : i + 1], told[i : i + 1], [moved[i] for moved in near]):
             continue

@@ -228,6 +228,8 @@ def grain(spec: InputSpec) -> float:
     >>> grain(InputSpec("image", (3, 8, 8), (0.5,) * 3, (0.5,) * 3, settings=(("scale", 1 / 255),))) * 255
     2.0
     """
+    if len(spec.shape) != 3:
+        return 0.0  # plain features, which regraft alone makes
     return float(spec.setting("scale", 1 / 255)) / min(spec.std, default=1.0)
 
 
