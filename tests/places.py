@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from regraft.planner import survey
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
 from regraft.planner.request import prepare
-from regraft.waist import DataCard, Facts, Finished, Options, Plan, Reading, Trial
+from regraft.waist import DataCard, Facts, Finished, Options, Plan, Reading, Step, Trial
 
 LABELS = ("blue", "green", "red")
 SIDE = 24
@@ -247,6 +248,16 @@ def finish(of: Course, chosen: Plan, number: int = 0) -> Trial:
         if isinstance(event, Finished):
             return event.trial
     raise AssertionError("a trial ended without its last event")
+
+
+def whole_and_stopped(of: Course, chosen: Plan, tmp: Path) -> tuple[Trial, Trial]:
+    """The trial of a plan that ran to its end, and of one that was left after its first step and went on."""
+    whole, stopped = (dataclasses.replace(of, folder=Folder(tmp / name)) for name in ("whole", "stopped"))
+    run = stopped.trial(0, chosen)
+    while not isinstance(next(run), Step):
+        pass
+    run.close()
+    return finish(whole, chosen), finish(stopped, chosen)
 
 
 def weights(of: Course, trial: Trial) -> bytes:

@@ -20,7 +20,6 @@ from regraft.engine.folds import Rows, rows_of
 from regraft.engine.grid import Setting
 from regraft.errors import Diverged, UsageError
 from regraft.kit import shelf
-from regraft.kit.store import Folder
 from regraft.planner import survey
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
@@ -177,14 +176,7 @@ def test_a_grid_is_one_step_and_says_what_won(course: Course) -> None:
 
 def test_a_grid_that_was_stopped_ends_with_the_same_bits(course: Course, tmp_path: Path) -> None:
     plan = dataclasses.replace(asked(course, epochs="3", batch="9"), loss=Loss(balance=1.0))
-    whole = dataclasses.replace(course, folder=Folder(tmp_path / "whole"))
-    first = places.finish(whole, plan)
-    stopped = dataclasses.replace(course, folder=Folder(tmp_path / "stopped"))
-    run = stopped.trial(0, plan)
-    while not isinstance(next(run), Step):
-        pass
-    run.close()
-    second = places.finish(stopped, plan)
+    first, second = places.whole_and_stopped(course, plan, tmp_path)
     assert (second.scores, second.notes, second.curve) == (first.scores, first.notes, first.curve)
     assert second.snapshot == first.snapshot, "named after its bytes"
 

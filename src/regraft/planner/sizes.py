@@ -155,7 +155,7 @@ class Pace:
         if not plan.optimizer.grid:
             return STEP_S
         heads = math.prod(map(len, plan.optimizer.grid)) * (FOLDS + 1) * len(self.course.data.target.labels)
-        return heads * (self.course.width(self.course.view.pooled(plan.pooling)) + 1) * WEIGHT_S
+        return heads * (self.course.width(self.course.view.pooled(plan.reading)) + 1) * WEIGHT_S
 
     def _rows(self) -> int:
         return sum(len(rows) for rows in (self.course.data.train, self.course.data.val, self.course.data.test))
