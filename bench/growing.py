@@ -247,6 +247,7 @@ def compared(
     seconds[LOOPS] = took
     halving = len(grown.plans) * EPOCHS * grown.cycles / ran[0]
     alone, all_in = goals(halving)
+    pace = works.fastest(grown.course)
     for side, other, goal, limit in (
         (REUSE, LOOPS, alone, grown.limit),
         (REUSE, EVERYTHING, 1.0, 0.0),
@@ -255,8 +256,9 @@ def compared(
         more = {"seconds": seconds, "epochs of all trials over epochs that the race ran": round(halving, 3)}
         what = "weights of the last cycle without the cache, and keeping all, bit for bit; losses of the plain loops"
         told = {"what": what, "difference": f"none; {max(gaps):.1g} at most"}
-        found = ratios(seconds, side, other)
-        keep(Comparison(number, work, side, other, found, round(goal, 2), round(limit, 2), told, given.quick, more))
+        rest = {"equal": told, "quick": given.quick, "more": more, "rho": pace.rho, "phi": pace.phi}
+        found, bound = ratios(seconds, side, other), round(limit, 2)
+        keep(Comparison(number, work, side, other, found, round(goal, 2), bound, **rest))
 
 
 def _depths(given: argparse.Namespace) -> tuple[int, ...]:
@@ -294,7 +296,9 @@ def regret(given: argparse.Namespace, place: Path) -> None:
     assert mean <= max(0.5, spread), f"the race's choice loses {mean:.2f} points on test, {lost}"
     told = {"what": "points of test accuracy lost by the race's choice, mean over seeds", "difference": round(mean, 2)}
     more = {"lost": lost, "interval of one difference": round(spread, 2)}
-    keep(Comparison(4, work, ALL_IN, "all trials to their ends", speeds, 1.0, 0.0, told, given.quick, more))
+    pace = works.fastest(course)
+    whole = "all trials to their ends"
+    keep(Comparison(4, work, ALL_IN, whole, speeds, 1.0, 0.0, told, given.quick, more, pace.rho, pace.phi))
 
 
 def _all_to_the_end(course: Course, plans: Sequence[Plan]) -> Any:

@@ -108,7 +108,7 @@ def race(name: str, work: str, own: list[str], given: argparse.Namespace, place:
     found = {"epochs that the other side ran": short, "equal answers on test": alike, "seconds": seconds}
     engine = works.fastest(fast.course)
     if FAST in own:
-        print(f"{work}: rho {engine.rho:.3f}, {engine.told}")
+        print(f"{work}: {engine.told}")
     for side, other in itertools.product(own, others()):
         equal = {
             "what": "head with and without the cache, bit for bit; losses of the other side's epochs",
@@ -118,7 +118,7 @@ def race(name: str, work: str, own: list[str], given: argparse.Namespace, place:
         if side == FAST:
             equal = {"what": "share of answers that are the exact side's", "difference": f"{min(shares):.4f}"}
             goal, limit = 0.8 * EPOCHS * engine.rho, bench.limit * engine.whole
-            more = found | {"rho": round(engine.rho, 3), "engine": engine.told}
+            more = found | {"engine": engine.told}
         keep(
             Comparison(
                 bench=1,
@@ -131,6 +131,8 @@ def race(name: str, work: str, own: list[str], given: argparse.Namespace, place:
                 equal=equal,
                 quick=given.quick,
                 more=more,
+                rho=engine.rho,
+                phi=engine.phi,
             )
         )
 

@@ -27,7 +27,8 @@ class Comparison:
     """One side against another: how many times faster it is. `ratios` has a number for each round.
 
     `equal` says what was compared before any time was looked at, and how far apart it was. `limit` is what physics, or
-    the formula in the bench's docstring, allows; 0 where none is known.
+    the formula in the bench's docstring, allows; 0 where none is known. `rho` is how many times as fast as eager
+    float32 the network's best trunk engine is on this machine, `phi` the same of a training step; 0 without a network.
     """
 
     bench: int
@@ -40,6 +41,8 @@ class Comparison:
     equal: dict[str, Any]
     quick: bool = False
     more: dict[str, Any] = field(default_factory=dict)
+    rho: float = 0.0
+    phi: float = 0.0
 
     def told(self) -> dict[str, Any]:
         """The record of a comparison."""
@@ -117,8 +120,13 @@ def line(told: Mapping[str, Any]) -> str:
     return (
         f"{told['work']}: {told['side']} is {r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f}, {r['rounds']} rounds) "
         f"times as fast as {told['against']}; goal {told['goal']:g}{bound}; {told['equal']['what']}: "
-        f"{told['equal']['difference']}"
+        f"{told['equal']['difference']}{paces(told, '; rho {}, phi {}')}"
     )
+
+
+def paces(told: Mapping[str, Any], form: str) -> str:
+    """rho and phi of a comparison, where it has them."""
+    return form.format(f"{told['rho']:.2f}", f"{told['phi']:.2f}") if told.get("rho") else ""
 
 
 def write() -> None:
@@ -129,10 +137,11 @@ def write() -> None:
         "",
         "Seconds of the other side over seconds of the side, measured turn by turn in one process: the median, then",
         "the least and the most of so many rounds. Nothing is timed before results are equal as is told.",
-        "RESULTS.json has versions and commands.",
+        "ρ is how many times as fast as eager float32 a frozen trunk runs with the best engine there, φ the same of a",
+        "training step; `--precision auto` uses both. RESULTS.json has versions and commands.",
         "",
-        "| # | work | side | against | ratio | goal | limit | equal | machine | date |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| # | work | side | against | ratio | goal | limit | ρ, φ | equal | machine | date |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for told in held:
         r = told["ratio"]
@@ -141,7 +150,8 @@ def write() -> None:
         )
         rows.append(
             f"| {told['bench']} | {told['work']} | {told['side']} | {told['against']} | {ratio} | {told['goal']:g} | "
-            f"{told['limit'] or '–'} | {told['equal']['what']}: {told['equal']['difference']} | "
+            f"{told['limit'] or '–'} | {paces(told, '{}, {}') or '–'} | "
+            f"{told['equal']['what']}: {told['equal']['difference']} | "
             f"{told['machine']['processor']}, {told['machine']['threads']} threads | {told['date']} |"
         )
     (HERE / "RESULTS.md").write_text("\n".join(rows) + "\n", "utf-8")

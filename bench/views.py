@@ -86,6 +86,7 @@ def race(given: argparse.Namespace, place: Path) -> None:
         "what": f"test accuracy over {len(scores)} seeds, views less new ones",
         "difference": f"{100 * statistics.mean(gaps):+.1f} points ({100 * min(gaps):+.1f} to {100 * max(gaps):+.1f})",
     }
+    pace = works.fastest(bench.course)
     more = {"views": v, "epochs": e, "timed_epochs": TIMED, "scores": scores}
     work = "MobileNetV2, ants_bees"
     keep(
@@ -100,6 +101,8 @@ def race(given: argparse.Namespace, place: Path) -> None:
             equal,
             given.quick,
             more,
+            pace.rho,
+            pace.phi,
         )
     )
 

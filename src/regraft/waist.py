@@ -573,13 +573,26 @@ class BackboneCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """How what is trained computes: kernels as they stand or with channels last, with or without bfloat16 inside.
+
+    Weights, losses and scores are float32 in any case. `gain` is how many times as fast as "eager" in float32 a step
+    was measured to be.
+    """
+
+    engine: str = "eager"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class MachineCard:
     """The machine and every choice that a clock or a probe made on it; a resumed run replays these.
 
     `forward_s` is what a row takes through the whole backbone, from its cell on; it decides nothing without a budget in
     seconds. `engine` is how the frozen trunk computes; `compiles` is whether it may be compiled where that pays.
     `watts` is what the processor drew in these passes, 0 where it does not say. `inputs` is how cells are prepared for
-    the frozen trunk, where that is not as the backbone has it.
+    the frozen trunk, where that is not as the backbone has it. `training` is how what is trained computes.
     """
 
     processor: str
@@ -596,6 +609,7 @@ class MachineCard:
     compiles: bool = False
     watts: float = 0.0
     inputs: InputSpec | None = None
+    training: Training = Training()
 
 
 @dataclass(frozen=True, slots=True)

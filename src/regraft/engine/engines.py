@@ -1,19 +1,23 @@
-"""How the frozen trunk computes: as the network stands, in another memory layout, in half precision, or compiled.
+"""How networks compute: as they stand, in another memory layout, in half precision, or, where frozen, compiled.
 
 Where bits count there is one engine, "eager". The others are taken where they were measured to be faster on the machine
-at hand, and only for the trunk: what is trained and what ships computes as the network stands.
+at hand, for the frozen trunk and for steps of training; what is scored at the end and ships computes as it stands.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
 from regraft.backbone.stages import Batch
 from regraft.backbone.state import State, as_state, leaves, tree
 from regraft.backbone.view import View
+from regraft.engine import freeze
 from regraft.engine.compilers import COMPILERS, Pass
+from regraft.waist import Phase, Training
 
 GAIN = 1.5
 """How many times faster a compiled trunk is expected to be before one was measured: 1.2 to 7 were seen."""
@@ -36,8 +40,7 @@ def channels_last(view: View, k: int) -> Pass:
     own.module.to(memory_format=torch.channels_last)
 
     def run(batch: Batch) -> State:
-        laid = {n: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for n, v in batch.items()}
-        return as_state(own.run(laid, stop=k), batch)
+        return as_state(own.run(last(batch), stop=k), batch)
 
     return run
 
@@ -62,6 +65,59 @@ def fastest(view: View, batch: Batch, in_half: bool) -> tuple[str, str]:
     gain = took["eager"] / took["channels-last"]
     name = "channels-last" if took["channels-last"] < WORTH * took["eager"] else "eager"
     return name, f"with channels last the trunk is {gain:.2f} times as fast: it runs {name}"
+
+
+def training(view: View, batch: Batch, engine: str, in_half: bool) -> tuple[Training, str]:
+    """How a step that trains the whole network on this batch is fastest, and what was measured.
+
+    Args:
+        engine: What suits the trunk: only that is tried beside the network as it stands.
+        in_half: Whether to try bfloat16, too.
+    """
+    names, dtypes = dict.fromkeys(("eager", engine)), ("float32", "bfloat16")[: 1 + in_half]
+    plain, *others = (Training(name, dtype) for name in names for dtype in dtypes)  # type: ignore[arg-type]
+    if not others:
+        return plain, ""
+    own = view.clone(0)
+    freeze.apply(own, nn.Identity(), Phase(1, 0, (("*", 1.0),)))
+
+    def step(way: Training) -> float:
+        def run(batch: Batch) -> State:
+            own.module.zero_grad(set_to_none=True)
+            with torch.enable_grad():
+                with autocast(way):
+                    state = as_state(own.run(batch), batch)
+                state.value.float().sum().backward()
+            return state
+
+        if way.engine != "eager":
+            lay(own, 0)
+        return seconds(run, batch if way.engine == "eager" else last(batch), 2)
+
+    took = {way: step(way) for way in (plain, *others)}
+    best = min(others, key=took.__getitem__)
+    gain = took[plain] / took[best]
+    way = f"{best.engine} in {best.dtype}"
+    if took[best] > WORTH * took[plain]:
+        return plain, f"a training step is {gain:.2f} times as fast {way}: it runs as it stands"
+    return replace(best, gain=round(gain, 3)), f"a training step is {gain:.2f} times as fast {way}: it runs so"
+
+
+def lay(view: View, k: int) -> None:
+    """Let the kernels of stages from k on lie with the channels last in memory; their values stay."""
+    for _, stage, parameter in view.named():
+        if stage >= k and parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def last(batch: Batch) -> dict[str, Tensor]:
+    """A batch whose pictures lie with the channels last in memory."""
+    return {n: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for n, v in batch.items()}
+
+
+def autocast(way: Training) -> torch.autocast:
+    """Where a training step computes in bfloat16, if it does."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=way.dtype == "bfloat16")
 
 
 def seconds(run: Pass, batch: Batch, times: int = 3) -> float:

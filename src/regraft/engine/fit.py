@@ -231,7 +231,7 @@ class _Phase:
         batch = self.train.batch(index)
         if following:
             self.train.prepare(following)
-        made = self.graft.forward(batch, self.phase.frontier)
+        made = self.graft.descend(batch, self.phase.frontier)
         losses = self.task.loss(made, self.targets[index], self.plan.loss)
         (losses.sum() * (self.steps / self.rows)).backward()  # a row counts the same in a short batch
         return losses.detach()

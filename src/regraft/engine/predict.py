@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from regraft.backbone.view import View
-from regraft.engine import freeze
+from regraft.engine import engines, freeze
 from regraft.engine.cache import Table
 from regraft.engine.trunk import Side, groups
 from regraft.errors import memory_watched
-from regraft.waist import Metric, Score, Task
+from regraft.waist import Metric, Score, Task, Training
 
 RESAMPLES = 1000
 AT_ONCE = 2**20
 """So many rows of resamples are looked at in one go."""
 JOINED = 4
 Z = 1.959964
+AS_IT_STANDS = Training()
 
 
 @dataclass
@@ -30,11 +31,13 @@ class Graft:
     """A backbone with a head on it: what is trained, predicts and ships.
 
     `pieces` is how many a training batch goes through in, one after the other: more where memory asks for it.
+    `training` is how steps of training compute; all else computes as the network stands.
     """
 
     view: View
     head: nn.Module
     pieces: int = 1
+    training: Training = AS_IT_STANDS
 
     def features(self, sides: Sequence[Side], k: int) -> Tensor:
         """What the head takes, from states at frontier k; at 0 a state is the encoded batch, at L the features.
@@ -51,6 +54,15 @@ class Graft:
         """Outputs from states at frontier k."""
         outputs: Tensor = self.head(self.features(sides, k))
         return outputs
+
+    def descend(self, sides: Sequence[Side], k: int) -> Tensor:
+        """Outputs from states at frontier k, in float32, to take gradients of."""
+        if self.training == AS_IT_STANDS or k == len(self.view.stages):
+            return self.forward(sides, k)
+        if k == 0 and self.training.engine != "eager":
+            sides = [side._replace(state=side.state._replace(inputs=engines.last(side.state.inputs))) for side in sides]
+        with engines.autocast(self.training):
+            return self.forward(sides, k).float()
 
 
 def joined(a: Tensor, b: Tensor) -> Tensor:

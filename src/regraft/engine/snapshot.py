@@ -92,10 +92,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_state` took out."""
+    """Put back what `optimizer_state` took out, laid in memory as the parameters: fused rules rely on it."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):
             name, entry = key.removeprefix("optimizer/").rsplit("/", 1)
-            state.setdefault(names.index(name), {})[entry] = tensor
+            number = names.index(name)
+            alike = tensor.shape == held[number].shape
+            laid = torch.empty_like(held[number], dtype=tensor.dtype).copy_(tensor) if alike else tensor
+            state.setdefault(number, {})[entry] = laid
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -15,7 +15,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save as save_tensors
 
 from regraft.backbone.view import View
-from regraft.engine import freeze, heads
+from regraft.engine import engines, freeze, heads
 from regraft.engine.cache import Table
 from regraft.engine.fit import ANSWERS, fit, put_best, seed_of, touched
 from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval
@@ -138,6 +138,8 @@ class Course:
         rows = list({id(row): row for row in (*self.views(plan), *self.data.val, *scored)}.values())
         yield from self.trunks.warm(graft.view, plan.phases[0].frontier, rows)
         self._begin(plan, graft)
+        if graft.training.engine != "eager":
+            engines.lay(graft.view, plan.trunk)
         tables = lambda k: (  # noqa: E731
             self.table(graft.view, k, self.views(plan)),
             self.table(graft.view, k, self.data.val),
@@ -234,7 +236,8 @@ class Course:
         view = self.view.pooled(plan.reading).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
-        return Graft(view, self.task.head(self.width(view), view.biased or plan.pooling != "native"), self.pieces)
+        head = self.task.head(self.width(view), view.biased or plan.pooling != "native")
+        return Graft(view, head, self.pieces, self.machine.training)
 
     def width(self, view: View) -> int:
         """How many features a head above a view has; of two texts that are read apart they are joined."""

@@ -147,7 +147,8 @@ class Pace:
         deep = phase.frontier < self._stages(plan) and plan.init != "plain"
         if plan.init == "plain":
             above = 0.05
-        work = (BACKWARD * rows + len(self.course.data.val)) * self.row_s * above
+        backward = BACKWARD / self.course.machine.training.gain if deep else BACKWARD
+        work = (backward * rows + len(self.course.data.val)) * self.row_s * above
         return self.factor[deep] * (work + rows / plan.batch * self._step(plan))
 
     def _step(self, plan: Plan) -> float:

@@ -9,7 +9,7 @@ from regraft.engine import engines, trunk
 from regraft.engine.predict import sides
 from regraft.errors import ModelError, NoMemory, memory_watched
 from regraft.kit import hardware, meter, shelf
-from regraft.waist import BackboneCard, Data, Encoder, MachineCard
+from regraft.waist import BackboneCard, Data, Encoder, MachineCard, Training
 
 HALF = 1.2
 """From which gain on bfloat16 is taken."""
@@ -42,7 +42,7 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
         modality = shelf.find("modalities", view.inputs.modality)
         inputs, told = modality.loosened(view.inputs, [*data.train, *data.val, *data.test])
         notes += [told] if told else []
-    engine = "eager"
+    engine, training = "eager", Training()
     whole = trunk.Trunk(view, 0, encoder, micro)
     apart = sides(view.pooling, len(data.columns))
     kept: set[str] = set()
@@ -58,6 +58,8 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
                 watts = (now - drawn) / (time.perf_counter() - since)
             if precision == "auto" and not kept:
                 engine, told = engines.fastest(view, batch, half)
+                notes += [told] if told else []
+                training, told = engines.training(view, batch, engine, half)
                 notes += [told] if told else []
         kept.add(promised)
         forward_s += share * apart * (prepared_s + ran_s) / len(some)
@@ -79,6 +81,7 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
         compiles=precision == "auto",
         watts=round(watts, 1),
         inputs=None if inputs == view.inputs else inputs,
+        training=training,
     )
 
 
