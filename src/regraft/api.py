@@ -68,8 +68,8 @@ def adapt(
         knobs: "<strategy>.<knob>" → value.
         budget: "5m", "12trials", "20epochs" …; a race without one has ten minutes, named strategies have no bound.
         refit: "all" trains the winner once more on validation rows too.
-        precision: "fp32", or "auto": bfloat16 for the frozen trunk where this processor is measured faster with it,
-            and large JPEGs decoded for it at a smaller scale.
+        precision: "fp32", or "auto": trunk and training steps compute as is measured fastest here (layout, bfloat16, a
+            compiled trunk), and large JPEGs are decoded for the trunk at a smaller scale.
     Returns: The finished run. The same call again reads it; after a kill it goes on.
     Raises: DataError, ModelError, UsageError, ResourceError: each with what was seen and what to do.
     """

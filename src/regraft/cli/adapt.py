@@ -72,7 +72,7 @@ def adapt(
     out: Annotated[Path, typer.Option("--out", help="The folder that runs are put into.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed", help="Seeds splits, starts, order of rows, resampling.")] = 0,
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32 (exact), or auto: the frozen trunk computes as is fastest here.")
+        str, typer.Option("--precision", help="fp32 (exact), or auto: what is measured fastest here.")
     ] = "fp32",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep what the frozen trunk gives.")] = True,
     fresh: Annotated[
