@@ -49,7 +49,10 @@ from regraft.waist import (
 
 if TYPE_CHECKING:
     from regraft.backbone.view import View
+    from regraft.planner.advise import Advice
+    from regraft.planner.course import Course
     from regraft.planner.race import Race
+    from regraft.planner.rules import Needs
 
 T = TypeVar("T")
 UNTRIED = "packing the bundle; the clock does not allow opening it in a fresh process, so regraft alone reads it back"
@@ -161,23 +164,12 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
 
     Returns: For each plan its record, trainable parameters, cache bytes and GFLOP at most.
     """
-    options = resolved(options)
-    data = open_data(options.data, options.seed, options.reading)
-    card = card_of(data)
-    for text in (sentence(card), *card.notes, *_found(data.flags)):
-        yield Said(text)
-    mark = find_provider(options.model).fingerprint(options.model)
     from regraft.engine import freeze
-    from regraft.planner import survey
-    from regraft.planner.course import Course
 
-    view, encoder, task = prepare(options, data, options.model)
-    machine = survey.machine(view, data, encoder, options.precision)
-    facts = Facts(card_of(data), survey.backbone(view, mark), machine)
-    course = Course(view, data, task, encoder, machine, store.Folder(Path()), options.seed)
+    facts, course, plans = yield from _opened(options)
     rows = sum(count for _, count in facts.data.rows)
     told = []
-    for plan in _plans(facts, options, balance_of(options, data, task)):
+    for plan in plans:
         graft = course.graft(plan)
         stages, apart = graft.view.stages, course.trunks.sides(graft.view)
         trained = {
@@ -197,6 +189,32 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
             }
         )
     return told
+
+
+def advice(options: Options, needs: Needs) -> Generator[Event, None, tuple[Facts, Advice]]:
+    """What to do about a request, from looking at some of its rows; nothing is trained or written."""
+    from regraft.planner import advise
+
+    facts, course, plans = yield from _opened(options)
+    return facts, (yield from advise.advise(facts, course, plans, needs))
+
+
+def _opened(options: Options) -> Generator[Event, None, tuple[Facts, Course, list[Plan]]]:
+    """The facts of a request, a course that nothing is written for, and what would run."""
+    options = resolved(options)
+    data = open_data(options.data, options.seed, options.reading)
+    card = card_of(data)
+    for text in (sentence(card), *card.notes, *_found(data.flags)):
+        yield Said(text)
+    mark = find_provider(options.model).fingerprint(options.model)
+    from regraft.planner import survey
+    from regraft.planner.course import Course
+
+    view, encoder, task = prepare(options, data, options.model)
+    machine = survey.machine(view, data, encoder, options.precision)
+    facts = Facts(card, survey.backbone(view, mark), machine)
+    course = Course(view, data, task, encoder, machine, store.Folder(Path()), options.seed)
+    return facts, course, _plans(facts, options, balance_of(options, data, task))
 
 
 def _work(

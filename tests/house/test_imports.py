@@ -56,6 +56,7 @@ HELP = [
     ("--help",),
     ("--version",),
     ("adapt", "--help"),
+    ("advise", "--help"),
     ("adapt", "--strategy", "partial", "--help"),
     ("predict", "--help"),
     ("demo", "--help"),

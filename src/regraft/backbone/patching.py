@@ -58,3 +58,17 @@ def watch(path: str, last: str, seen: dict[str, Any], n: int, held: dict[str, An
         return watched
 
     return wrap
+
+
+def tap(note: Callable[[tuple[Any, ...], Any], None]) -> Callable[[Forward], Forward]:
+    """Tell `note` what a module takes, by position, and what it gives."""
+
+    def wrap(forward: Forward) -> Forward:
+        def tapped(*args: Any, **kwargs: Any) -> Any:
+            out = forward(*args, **kwargs)
+            note(args, out)
+            return out
+
+        return tapped
+
+    return wrap

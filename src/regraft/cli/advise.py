@@ -1,0 +1,136 @@
+"""`regraft advise`: which way to go with a model and data, and why, before anything is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regraft.cli.adapt import names
+from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object
+from regraft.errors import unknown
+
+if TYPE_CHECKING:
+    from regraft.planner.advise import Advice, Depth, Survey
+
+GOALS = ("accuracy", "speed", "stability", "cost")
+NEAR = {0.8: "close to", 0.6: "beside", 0.0: "far from"}
+"""Similarity from which on: words."""
+
+
+def advise(
+    data: Annotated[str, typer.Argument(help="Whatever regraft adapt reads.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle."),
+    ],
+    goal: Annotated[str, typer.Option("--goal", help="What matters most: accuracy, speed, stability or cost.")] = "",
+    budget: Annotated[str, typer.Option("--budget", help="How long training may take: 30s, 5m, 1h30m.")] = "",
+    energy_budget: Annotated[
+        float, typer.Option("--energy-budget", help="How much training may draw, in kWh.", min=0)
+    ] = 0.0,
+    serve_on: Annotated[str, typer.Option("--serve-on", help="Where answers will be computed, such as cpu.")] = "",
+    many_tasks: Annotated[
+        bool, typer.Option("--many-tasks", help="The network shall serve many tasks, not this one alone.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="All rules in full, for readers new to this.")] = False,
+    target: Annotated[str, typer.Option("--target", help="The column to predict.")] = "",
+    text: Annotated[str, typer.Option("--text", help="The column of texts, or two with a comma: a pair.")] = "",
+    image: Annotated[str, typer.Option("--image", help="The column of picture paths.")] = "",
+    group: Annotated[str, typer.Option("--group", help="Rows with one value here stay in one split.")] = "",
+    task: Annotated[str, typer.Option("--task", help="classify, multilabel, regress or ordinal.")] = "",
+    val: Annotated[str, typer.Option("--val", help="A path with the validation split.")] = "",
+    test: Annotated[str, typer.Option("--test", help="A path with the test split.")] = "",
+    max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows of each split; 0 takes all.", min=0)] = 0,
+    arch: Annotated[
+        str, typer.Option("--arch", help="The architecture of a state dict: timm/NAME, torchvision/NAME.")
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Seeds splits, rows that are looked at, random weights.")] = 0,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Look at the data and the model, and say which way to go and why; nothing is trained or written.
+
+    regraft advise photos/ --model path/to/model
+
+    regraft advise reviews.csv --model minilm --target label --text review --goal speed --explain
+    """
+    from regraft import flow
+    from regraft.planner.request import parse_budget
+    from regraft.planner.rules import Needs
+    from regraft.waist import Options, Reading, plain
+
+    if goal and goal not in GOALS:
+        raise unknown("goal", goal, GOALS)
+    reading = Reading(
+        target=target,
+        text=names(text),
+        image=image,
+        group=group,
+        task=task,
+        val=val,
+        test=test,
+        max_rows=max_rows,
+    )
+    needs = Needs(
+        goal=goal,  # type: ignore[arg-type]
+        seconds=parse_budget(budget).seconds,
+        serve_on=serve_on,
+        many_tasks=many_tasks,
+        kwh=energy_budget,
+    )
+    screen = Screen(quiet=as_json)
+    facts, found = screen.watch(flow.advice(Options(data, model, reading, arch=arch, seed=seed), needs), kept=False)
+    if as_json:
+        put_object("advise", {"data": plain(facts.data), **plain(found)})
+        return
+    show(screen, found)
+    if explain:
+        put_line("")
+        for line in found.explained.splitlines():
+            put_line(line)
+    put_line("")
+    put_line(f"begin with: {found.first}")
+    if found.others:
+        put_line(f"and race it: regraft adapt {data} --model {model}")
+
+
+def show(screen: Screen, found: Advice) -> None:
+    """What was seen, and the rules that fire."""
+    seen = found.survey
+    rows = [_line(depth) for depth in (*seen.depths, *([seen.untrained] if seen.untrained else []))]
+    if rows:
+        screen.table(["features after", "work", *(name for name, _ in seen.depths[0].scores)], rows)
+        put_line("")
+    for line in sentences(seen):
+        put_line(line)
+    put_line("")
+    fired = [one for one in found.fired if one.fires and one.verdict != "race"]
+    marks = ["overruled" if one.overruled else "" for one in fired]
+    screen.table(
+        ["rule", "says", "here", ""],
+        [[one.id, one.verdict, one.value, mark] for one, mark in zip(fired, marks, strict=True)],
+    )
+    put_line("")
+    for evidence in dict.fromkeys(one.overruled for one in fired if one.overruled):
+        put_line(f"{', '.join(one.id for one in fired if one.overruled == evidence)} overruled: {evidence}")
+    put_line(f"{found.way}: {found.why}")
+
+
+def sentences(seen: Survey) -> list[str]:
+    """What a survey showed, in words."""
+    told = [f"{seen.rows:,} training rows were looked at in {seen.seconds:.0f} s"]
+    if seen.head is not None and seen.chance is not None:
+        told.append(f"a head on the features: {seen.head:.3f} leave-one-out; the largest class is {seen.chance:.3f}")
+    if seen.similarity is not None:
+        near = next(word for least, word in NEAR.items() if seen.similarity >= least)
+        told.append(f"the rows are {near} what the network was trained on: similarity {seen.similarity:.2f}")
+    if seen.noise is not None:
+        told.append(f"about {seen.noise:.1%} of the labels look wrong" if seen.noise else "no label looks wrong")
+    if seen.split:
+        told.append("scores do not agree: " + ", ".join(f"{name} puts {stage} first" for name, stage in seen.split))
+    return told
+
+
+def _line(depth: Depth) -> list[str]:
+    return [depth.stage, f"{depth.share:.0%}", *(f"{value:.3f}" for _, value in depth.scores)]

@@ -1,0 +1,180 @@
+"""Advice before anything is trained: what a few passes over some rows show, and what the rules of thumb make of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from regraft.data.split import thin
+from regraft.engine.cache import Table
+from regraft.engine.trunk import Trunk
+from regraft.errors import ModelError
+from regraft.planner import profile, rules
+from regraft.planner.course import Course
+from regraft.planner.noise import noise
+from regraft.planner.rules import Fired, Measured, Needs
+from regraft.planner.transfer import disagreement, scores
+from regraft.waist import Event, Facts, Plan, Row, Said
+
+ROWS, FEWEST = 800, 64
+"""The most rows that are looked at, and the fewest, whatever a pass takes."""
+PASS_S = 20.0
+"""What a pass over them may take."""
+NATIVE = "features"
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Transferability scores of features after a stage, which is reached with a share of the network's work."""
+
+    stage: str
+    share: float
+    scores: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a look at the network on some training rows showed.
+
+    `depths` end with the features that a head takes; `untrained` are those of a network of this shape with random
+    weights. `shifts` tell how far the rows are from the network's own data, layer by layer, in standard deviations;
+    `similarity` is e to the minus mean shift. None, or nothing, where it cannot be told of this network or target.
+    """
+
+    rows: int
+    depths: tuple[Depth, ...]
+    untrained: Depth | None
+    shifts: tuple[tuple[str, float], ...]
+    similarity: float | None
+    chance: float | None
+    noise: float | None
+    seconds: float
+
+    @property
+    def head(self) -> float | None:
+        """What a head on the features reaches, each row answered by one without it."""
+        return dict(self.depths[-1].scores).get("ridge") if self.depths else None
+
+    @property
+    def split(self) -> tuple[tuple[str, str], ...]:
+        """(score, the stage that it puts first); none where all agree."""
+        told = disagreement([(depth.stage, depth.scores) for depth in self.depths])
+        return told if len({stage for _, stage in told}) > 1 else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Which way to go and why; `first` is the plan to begin with, `others` those that a race should hold against it."""
+
+    survey: Survey
+    fired: tuple[Fired, ...]
+    way: str
+    why: str
+    first: str
+    others: tuple[str, ...]
+    explained: str
+
+
+def advise(facts: Facts, course: Course, plans: Sequence[Plan], needs: Needs) -> Generator[Event, None, Advice]:
+    """Look, hold the rules against what was seen, and name a plan to begin with and those to race it against."""
+    seen = yield from survey(course)
+    stages = facts.backbone.stages
+    measured = Measured(
+        rows=facts.train_rows,
+        classes=len(facts.data.target.labels),
+        params=facts.backbone.params,
+        similarity=seen.similarity,
+        probe=seen.head,
+        chance=seen.chance,
+        untrained=dict(seen.untrained.scores).get("ridge") if seen.untrained else None,
+        noise=seen.noise,
+        labels_kept=any(plan.start == "labels" for plan in plans),
+    )
+    fired = rules.rules(measured, needs)
+    way, why = rules.verdict(fired)
+    named = [one.verdict for one in fired if one.stands] if way == "race" else [way]
+    ranked = sorted(plans, key=lambda plan: _rank(way_of(plan, len(stages)), named))
+    labels = list(dict.fromkeys(plan.label for plan in ranked if way_of(plan, len(stages)) in (*named, "extract")))
+    return Advice(
+        survey=seen,
+        fired=fired,
+        way=way,
+        why=why,
+        first=labels[0],
+        others=tuple(labels[1:]),
+        explained=rules.explain(measured, needs, fired),
+    )
+
+
+def way_of(plan: Plan, stages: int) -> str:
+    """The way that a plan goes, in the words of the rules; "plain" where it needs no network."""
+    if plan.init != "pretrained":
+        return "plain" if plan.init == "plain" else "scratch"
+    if plan.inserts:
+        return "peft"
+    if not any(phase.epochs for phase in plan.phases) and not plan.optimizer.whole:
+        return "asis"
+    return "extract" if plan.trunk == stages else "tune"
+
+
+def _rank(way: str, named: Sequence[str]) -> int:
+    return named.index(way) if way in named else len(named)
+
+
+def survey(course: Course) -> Generator[Event, None, Survey]:
+    """One pass of some training rows through the network and one through a random network, and what they show."""
+    begun = time.monotonic()
+    task, view = course.task, course.view
+    rows = some(course)
+    yield Said(f"looking at {len(rows):,} rows on their way through the network")
+    seen = profile.look(view, course.table(view, 0, rows))
+    targets, groups = task.encode([row.y for row in rows]), [row.group or row.key for row in rows]
+    judged = targets.ndim == 1 and len(set(targets.tolist())) > 1 and len(rows) >= FEWEST // 2
+    flops = [stage.flops for stage in view.stages]
+
+    def depth(layer: profile.Layer) -> Depth:
+        name = NATIVE if layer is seen.layers[-1] else layer.name
+        share = sum(flops[: layer.stage + 1]) / max(1, sum(flops))
+        return Depth(name, round(share, 3), scores(layer.features, targets, groups, course.seed))
+
+    depths = tuple(depth(layer) for layer in seen.layers) if judged else ()
+    untrained = None
+    if judged:
+        yield Said("the same through a network of this shape with random weights")
+        untrained = _untrained(course, rows, targets, groups)
+    shifts = tuple((shift.name, round(shift.value, 4)) for shift in seen.shifts)
+    mean = sum(value for _, value in shifts) / len(shifts) if shifts else None
+    classes = targets.bincount() if judged and not targets.is_floating_point() else None
+    return Survey(
+        rows=len(rows),
+        depths=depths,
+        untrained=untrained,
+        shifts=shifts,
+        similarity=None if mean is None else round(math.exp(-mean), 4),
+        chance=None if classes is None else round(float(classes.max() / classes.sum()), 4),
+        noise=noise(seen.layers[-1].features, targets, groups) if judged else None,
+        seconds=round(time.monotonic() - begun, 2),
+    )
+
+
+def some(course: Course) -> list[Row]:
+    """Training rows to look at: all of them, or as many as a pass may take, each class in its share."""
+    rows = course.data.train
+    most = min(ROWS, max(FEWEST, int(PASS_S / max(course.machine.forward_s, 1e-6))))
+    return thin(rows, max(most, 2 * len(course.data.target.labels)), course.seed, cover=True)
+
+
+def _untrained(course: Course, rows: Sequence[Row], targets: Tensor, groups: Sequence[str]) -> Depth | None:
+    """The scores of features that a random network makes; None where the provider cannot start one at random."""
+    view = course.view.clone(0)
+    try:
+        view.randomise(course.seed)
+    except ModelError:
+        return None
+    trunk = Trunk(view, 0, course.encoder, course.machine.micro_batch)
+    table = Table(trunk, rows, None, course.trunks.sides(view))
+    return Depth("random weights", 1.0, scores(profile.look(view, table).layers[-1].features, targets, groups, 0))

@@ -1,0 +1,153 @@
+"""Look at a network on rows before anything is trained: features at several depths, and how far from home it is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from regraft.backbone.patching import tap
+from regraft.backbone.state import leaves
+from regraft.backbone.view import View
+from regraft.engine import freeze
+from regraft.engine.cache import Table
+from regraft.engine.predict import joined
+from regraft.errors import memory_watched
+from regraft.waist import Stage
+
+SHARES = (0.25, 0.5, 0.75)
+"""Depths to look at besides the features, as shares of the network's work."""
+DEAD = 1e-6
+"""Channels whose variance on the network's own data was less carry nothing."""
+FARTHEST = 10.0
+"""A channel counts as no further than so many standard deviations."""
+
+
+class Layer(NamedTuple):
+    """Features [N, d] of rows after stage `stage`: means over places or tokens, or what a head takes at the end."""
+
+    stage: int
+    name: str
+    features: Tensor
+
+
+class Shift(NamedTuple):
+    """How far rows are from the data that a normalisation layer was trained on, in its standard deviations."""
+
+    stage: int
+    name: str
+    value: float
+
+
+class Look(NamedTuple):
+    """What one pass of some rows showed: the last layer is the network's features."""
+
+    layers: tuple[Layer, ...]
+    shifts: tuple[Shift, ...]
+
+
+def depths(stages: Sequence[Stage]) -> list[int]:
+    """The stages after which most evenly spread shares of the work are done; the last one is not among them.
+
+    >>> depths([Stage(str(i), str(i), 1, 10, 4) for i in range(8)])
+    [1, 3, 5]
+    """
+    flops = [stage.flops for stage in stages]
+    done = [sum(flops[: i + 1]) / max(1, sum(flops)) for i in range(len(flops) - 1)]
+    return sorted({min(range(len(done)), key=lambda i: abs(done[i] - share)) for share in SHARES}) if done else []
+
+
+def look(view: View, table: Table) -> Look:
+    """Features at several depths and the shifts of normalisation layers, from one pass over a table at frontier 0.
+
+    Source of the shifts: running means and variances are the source domain's (Li et al., Adaptive batch normalisation,
+    2018); a channel's is the 2-Wasserstein distance of the two Gaussians over the source's standard deviation.
+    """
+    assert not table.trunk.k, "cells go through the whole network"
+    chosen, norms = depths(view.stages), _Norms(view)
+    found: dict[int, list[tuple[list[int], Tensor]]] = {}
+    with memory_watched(), torch.no_grad(), freeze.mode(view, torch.nn.Identity(), None):
+        for index, count in table.micro_batches():
+            sides = []
+            for state, windows in table.batch(index):
+                held: dict[int, Tensor] = {}
+                norms.rows = count * windows
+                taps = {view.paths[k]: tap(_kept(held, k, state.inputs)) for k in chosen}
+                held[len(view.stages) - 1] = view.called(state.inputs, taps | norms.taps())
+                sides.append({k: made.view(-1, windows, made.shape[-1]).mean(1) for k, made in held.items()})
+            for k in sides[0]:
+                made = sides[0][k] if len(sides) == 1 else joined(*(side[k] for side in sides))
+                found.setdefault(k, []).append((index[:count], made[:count]))
+    layers = [Layer(k, view.stages[k].name, _ordered(parts)) for k, parts in sorted(found.items())]
+    return Look(tuple(layers), norms.shifts())
+
+
+def _ordered(parts: Sequence[tuple[list[int], Tensor]]) -> Tensor:
+    """Features in the order of the rows."""
+    order = torch.tensor([i for index, _ in parts for i in index]).argsort()
+    return torch.cat([made for _, made in parts])[order].float()
+
+
+def _kept(held: dict[int, Tensor], k: int, batch: Mapping[str, Tensor]) -> Callable[[tuple[Any, ...], Any], None]:
+    """Keep the pooled output of stage k."""
+
+    def note(_taken: tuple[Any, ...], given: Any) -> None:
+        held[k] = pooled(next(t for t in leaves(given) if t.is_floating_point()), batch.get("attention_mask"))
+
+    return note
+
+
+def pooled(made: Tensor, mask: Tensor | None = None) -> Tensor:
+    """A stage's output as one vector a row: the mean over a picture's places, or over a text's own tokens.
+
+    >>> pooled(torch.arange(8.0).view(1, 2, 2, 2)).tolist()
+    [[1.5, 5.5]]
+    >>> pooled(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]])).tolist()
+    [[2.0]]
+    """
+    if made.ndim == 4:
+        last = made.shape[1] == made.shape[2] != made.shape[3]  # channels last, as some transformers of pictures have
+        return made.mean((1, 2)) if last else made.mean((2, 3))
+    if made.ndim == 3 and mask is not None and mask.shape == made.shape[:2]:
+        weight = mask[:, :, None].to(made.dtype)
+        return (made * weight).sum(1) / weight.sum(1).clamp(min=1)
+    return made.mean(1) if made.ndim == 3 else made.flatten(1)
+
+
+class _Norms:
+    """Means and variances of what normalisation layers take, against those that they carry."""
+
+    def __init__(self, view: View) -> None:
+        stages = {name.rpartition(".")[0]: k for name, k, _ in view.buffers() if name.endswith("running_mean")}
+        modules = {path: view.module.get_submodule(path) for path in stages}
+        self.stages = {path: stages[path] for path, module in modules.items() if module.running_mean is not None}
+        self.modules, self.rows = modules, 0
+        self.sums: dict[str, Tensor] = {}
+
+    def taps(self) -> dict[str, Any]:
+        return {path: tap(functools.partial(self._note, path)) for path in self.stages}
+
+    def _note(self, path: str, taken: tuple[Any, ...], _given: Any) -> None:
+        made = taken[0][: self.rows].transpose(0, 1).flatten(1).double()
+        seen = torch.stack([torch.full((len(made),), float(made.shape[1])).double(), made.sum(1), made.square().sum(1)])
+        self.sums[path] = self.sums[path] + seen if path in self.sums else seen
+
+    def shifts(self) -> tuple[Shift, ...]:
+        """A shift for each layer that was run, in the network's order."""
+        found = []
+        for path, k in self.stages.items():
+            if path not in self.sums:
+                continue
+            count, total, square = self.sums[path]
+            mean = total / count
+            spread = (square / count - mean.square()).clamp(min=0).sqrt()
+            own: Any = self.modules[path]
+            alive = own.running_var > DEAD
+            home, sigma = own.running_mean.double()[alive], own.running_var.double()[alive].sqrt()
+            apart = ((mean[alive] - home).square() + (spread[alive] - sigma).square()).sqrt() / sigma
+            if len(apart):
+                found.append(Shift(k, path, float(apart.clamp(max=FARTHEST).mean())))
+        return tuple(found)

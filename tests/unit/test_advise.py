@@ -1,0 +1,134 @@
+"""Advice: what a look at some rows shows, what the rules make of it, and how the command tells it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regraft.errors import ModelError
+from regraft.flow import finish
+from regraft.planner import advise
+from regraft.planner.course import Course
+from regraft.planner.propose import propose
+from regraft.planner.rules import Needs
+from regraft.planner.survey import backbone
+from regraft.waist import Facts, Plan
+from tests import places
+from tests.calls import call, error_of, object_of
+
+Captured = pytest.CaptureFixture[str]
+NAMES = ["knn", "ridge", "h_score", "logme", "nleep"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("advise")
+
+
+@pytest.fixture(scope="module")
+def course(home: Path) -> Course:
+    places.pictures(home / "data", train=14, val=5, test=6)
+    return places.course(home)
+
+
+def plans_of(course: Course, *names: str) -> list[Plan]:
+    facts = Facts(places.card(course), backbone(course.view, "mark"), course.machine)
+    return propose(facts, names, ())
+
+
+def test_a_survey_holds_scores_by_depth_and_beside_them_those_of_random_weights(course: Course) -> None:
+    seen = finish(advise.survey(course))
+    assert seen.rows == len(course.data.train) and [depth.stage for depth in seen.depths][-1] == advise.NATIVE
+    assert all([name for name, _ in depth.scores] == NAMES for depth in (*seen.depths, seen.untrained))
+    shares = [depth.share for depth in seen.depths]
+    assert shares == sorted(shares) and shares[-1] == 1.0 and 0 < shares[0] < 1
+    assert seen.chance == pytest.approx(1 / 3, abs=1e-4) and seen.noise is not None and 0 <= seen.noise <= 1
+    assert seen.similarity is not None and 0 < seen.similarity < 1 and len(seen.shifts) > 3
+    assert finish(advise.survey(course)) == dataclasses.replace(seen, seconds=pytest.approx(seen.seconds, abs=60))
+
+
+def test_scores_that_disagree_are_shown(course: Course) -> None:
+    seen = finish(advise.survey(course))
+    low, high = (("knn", 0.5), ("logme", 1.0)), (("knn", 0.7), ("logme", 0.2))
+    depths = (advise.Depth("a", 0.5, low), advise.Depth("features", 1.0, high))
+    assert dataclasses.replace(seen, depths=depths).split == (("knn", "features"), ("logme", "a"))
+    assert dataclasses.replace(seen, depths=(depths[1],)).split == ()
+
+
+@pytest.mark.parametrize("of", ["number", "multi", "pairs"])
+def test_targets_without_such_scores_are_looked_at_as_far_as_it_goes(of: Any, tmp_path: Path) -> None:
+    course = places.text_course(tmp_path, of)
+    seen = finish(advise.survey(course))
+    assert seen.similarity is None and seen.shifts == () and seen.chance is None and seen.noise is None
+    assert bool(seen.depths) == (of != "multi")
+    if seen.depths:
+        assert [name for name, _ in seen.depths[0].scores] == ["knn", "ridge", "logme"]
+
+
+def test_slow_networks_are_shown_fewer_rows(course: Course) -> None:
+    slow = dataclasses.replace(course, machine=dataclasses.replace(course.machine, forward_s=advise.PASS_S / 30))
+    assert len(advise.some(course)) == len(course.data.train)
+    assert len(advise.some(slow)) == min(advise.FEWEST, len(course.data.train))
+
+
+def test_a_network_that_cannot_start_at_random_goes_without(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise ModelError("this backbone cannot be started at random")
+
+    monkeypatch.setattr(type(course.view), "randomise", refuse)
+    seen = finish(advise.survey(course))
+    assert seen.untrained is None and seen.head is not None
+
+
+def test_every_plan_goes_one_way(course: Course) -> None:
+    stages = len(course.view.stages)
+    ways = {
+        name: {advise.way_of(plan, stages) for plan in plans_of(course, name)}
+        for name in ("asis", "probe", "partial", "full", "gradual", "layerwise", "scratch")
+    }
+    assert ways["asis"] == {"asis"} and ways["probe"] == {"extract"} and ways["scratch"] == {"plain", "scratch"}
+    assert ways["partial"] == ways["full"] == ways["gradual"] == ways["layerwise"] == {"tune"}
+
+
+@pytest.mark.parametrize(("goal", "begins"), [("speed", "probe"), ("stability", "probe")])
+def test_advice_names_a_plan_of_the_way_that_the_rules_name(course: Course, goal: Any, begins: str) -> None:
+    facts = Facts(places.card(course), backbone(course.view, "mark"), course.machine)
+    plans = plans_of(course, "asis", "probe", "partial", "full", "scratch")
+    told = finish(advise.advise(facts, course, plans, Needs(goal=goal)))
+    assert told.first.startswith(begins) or told.way == "race"
+    assert told.first in {plan.label for plan in plans} and told.first not in told.others
+    assert {one.id for one in told.fired} == {f"E{i}" for i in range(1, 22)}
+    assert next(one for one in told.fired if one.id == "E1").fires, "42 rows are few"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_tells_what_was_seen_and_writes_nothing(
+    home: Path, course: Course, capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(["advise", home / "data", "--model", home / "model", "--goal", "speed"], capsys)
+    assert code == 0 and "features" in out and "random weights" in out
+    assert "E1 " in out and "E12 " in out and "begin with: " in out
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_reader_new_to_it_gets_it_all_explained(home: Path, course: Course, capsys: Captured) -> None:
+    code, out, _ = call(["advise", home / "data", "--model", home / "model", "--explain"], capsys)
+    assert code == 0 and "“Transfer learning” means two things" in out and "Overfitting" in out
+
+
+def test_scripts_get_one_object(home: Path, course: Course, capsys: Captured) -> None:
+    told = object_of(["advise", home / "data", "--model", home / "model", "--many-tasks"], capsys)
+    assert {"data", "survey", "fired", "way", "why", "first", "others", "explained"} <= set(told)
+    assert told["survey"]["depths"][-1]["stage"] == "features"
+    assert next(one for one in told["fired"] if one["id"] == "E15")["fires"]
+
+
+def test_an_unknown_goal_is_refused(home: Path, course: Course, capsys: Captured) -> None:
+    error = error_of(["advise", home / "data", "--model", home / "model", "--goal", "speeed"], capsys)
+    assert error["code"] == 2 and "speed" in error["do"] + error["allowed"]
