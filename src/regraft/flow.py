@@ -191,12 +191,23 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
     return told
 
 
-def advice(options: Options, needs: Needs) -> Generator[Event, None, tuple[Facts, Advice]]:
-    """What to do about a request, from looking at some of its rows; nothing is trained or written."""
-    from regraft.planner import advise
+def advice(
+    options: Options, needs: Needs, hourly: float = 0.0, on: str = ""
+) -> Generator[Event, None, tuple[Facts, Advice]]:
+    """What to do about a request, from looking at some of its rows and timing some steps; nothing is written.
 
+    `hourly` is what an hour costs, of this machine or of the card that `on` names.
+
+    Raises: UsageError: no such card; it is told before the data is read.
+    """
+    from regraft.planner import cards
+
+    card = cards.find(on) if on else None
     facts, course, plans = yield from _opened(options)
-    return facts, (yield from advise.advise(facts, course, plans, needs))
+    from regraft.planner import advise, price
+
+    rate = price.Rate(hourly)
+    return facts, (yield from advise.advise(facts, course, plans, needs, rate, card))
 
 
 def _opened(options: Options) -> Generator[Event, None, tuple[Facts, Course, list[Plan]]]:

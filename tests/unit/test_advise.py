@@ -98,8 +98,8 @@ def test_advice_names_a_plan_of_the_way_that_the_rules_name(course: Course, goal
     facts = Facts(places.card(course), backbone(course.view, "mark"), course.machine)
     plans = plans_of(course, "asis", "probe", "partial", "full", "scratch")
     told = finish(advise.advise(facts, course, plans, Needs(goal=goal)))
-    assert told.first.startswith(begins) or told.way == "race"
-    assert told.first in {plan.label for plan in plans} and told.first not in told.others
+    assert told.first.strategy == begins and told.first.label not in told.others
+    assert {one.label for one in told.priced} <= {plan.label for plan in plans}
     assert {one.id for one in told.fired} == {f"E{i}" for i in range(1, 22)}
     assert next(one for one in told.fired if one.id == "E1").fires, "42 rows are few"
 
@@ -113,13 +113,36 @@ def test_the_command_tells_what_was_seen_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(["advise", home / "data", "--model", home / "model", "--goal", "speed"], capsys)
     assert code == 0 and "features" in out and "random weights" in out
-    assert "E1 " in out and "E12 " in out and "begin with: " in out
+    assert "E1 " in out and "E12 " in out and "begin with probe" in out and "--strategy probe" in out
     assert not any(tmp_path.iterdir())
 
 
 def test_a_reader_new_to_it_gets_it_all_explained(home: Path, course: Course, capsys: Captured) -> None:
     code, out, _ = call(["advise", home / "data", "--model", home / "model", "--explain"], capsys)
     assert code == 0 and "“Transfer learning” means two things" in out and "Overfitting" in out
+
+
+def test_plans_are_priced_here_and_on_a_card(home: Path, course: Course, capsys: Captured) -> None:
+    asked = ["advise", home / "data", "--model", home / "model", "--on", "l4", "--hourly", "3.6"]
+    told = object_of(asked, capsys)
+    labels = [one["label"] for one in told["priced"]]
+    assert len(labels) == len(set(labels)) and {one["way"] for one in told["priced"]} >= {"extract", "tune", "asis"}
+    for one in told["priced"]:
+        assert one["fit"][0] == "fits" and one["there"]["money"] == pytest.approx(
+            one["there"]["cost"]["seconds"] / 1000
+        )
+        assert one["here"]["cost"]["kwh"] > 0 and one["here"]["cost"]["grams_co2"] > 0
+    code, out, _ = call(asked, capsys)
+    assert code == 0 and "there: seconds" in out and "money" in out and "NVIDIA L4" in out
+    error = error_of([*asked[:5], "l40"], capsys)
+    assert error["code"] == 2 and "l4" in error["do"]
+
+
+def test_a_rate_is_no_plan_of_its_own(course: Course) -> None:
+    facts = Facts(places.card(course), backbone(course.view, "mark"), course.machine)
+    plans = propose(facts, ("probe", "full"), (), raced=True)
+    told = finish(advise.advise(facts, course, plans, Needs()))
+    assert len(told.priced) == 2 < len(plans)
 
 
 def test_scripts_get_one_object(home: Path, course: Course, capsys: Captured) -> None:

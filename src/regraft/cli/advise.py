@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regraft.cli.adapt import names
-from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object
+from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object, size
 from regraft.errors import unknown
 
 if TYPE_CHECKING:
-    from regraft.planner.advise import Advice, Depth, Survey
+    from regraft.planner.advise import Advice, Depth, Priced, Survey
 
 GOALS = ("accuracy", "speed", "stability", "cost")
 NEAR = {0.8: "close to", 0.6: "beside", 0.0: "far from"}
@@ -33,6 +34,12 @@ def advise(
     many_tasks: Annotated[
         bool, typer.Option("--many-tasks", help="The network shall serve many tasks, not this one alone.")
     ] = False,
+    on: Annotated[
+        str, typer.Option("--on", help="Price the plans on this card, too: h200, h100, a100-80g, l4, rtx-4090, cpu-16.")
+    ] = "",
+    hourly: Annotated[
+        float, typer.Option("--hourly", help="What an hour costs, here or on that card, in your currency.", min=0)
+    ] = 0.0,
     explain: Annotated[bool, typer.Option("--explain", help="All rules in full, for readers new to this.")] = False,
     target: Annotated[str, typer.Option("--target", help="The column to predict.")] = "",
     text: Annotated[str, typer.Option("--text", help="The column of texts, or two with a comma: a pair.")] = "",
@@ -80,7 +87,8 @@ def advise(
         kwh=energy_budget,
     )
     screen = Screen(quiet=as_json)
-    facts, found = screen.watch(flow.advice(Options(data, model, reading, arch=arch, seed=seed), needs), kept=False)
+    options = Options(data, model, reading, arch=arch, seed=seed)
+    facts, found = screen.watch(flow.advice(options, needs, hourly, on), kept=False)
     if as_json:
         put_object("advise", {"data": plain(facts.data), **plain(found)})
         return
@@ -90,9 +98,9 @@ def advise(
         for line in found.explained.splitlines():
             put_line(line)
     put_line("")
-    put_line(f"begin with: {found.first}")
-    if found.others:
-        put_line(f"and race it: regraft adapt {data} --model {model}")
+    command = f"regraft adapt {data} --model {model}"
+    put_line(f"begin with {found.first.label}: {command} --strategy {found.first.strategy}")
+    put_line(f"or race all ways: {command}")
 
 
 def show(screen: Screen, found: Advice) -> None:
@@ -105,6 +113,10 @@ def show(screen: Screen, found: Advice) -> None:
     for line in sentences(seen):
         put_line(line)
     put_line("")
+    screen.table(*prices(found.priced))
+    for note in dict.fromkeys(note for one in found.priced[:1] for note in (one.there or one.here).notes):
+        put_line(note)
+    put_line("")
     fired = [one for one in found.fired if one.fires and one.verdict != "race"]
     marks = ["overruled" if one.overruled else "" for one in fired]
     screen.table(
@@ -115,6 +127,28 @@ def show(screen: Screen, found: Advice) -> None:
     for evidence in dict.fromkeys(one.overruled for one in fired if one.overruled):
         put_line(f"{', '.join(one.id for one in fired if one.overruled == evidence)} overruled: {evidence}")
     put_line(f"{found.way}: {found.why}")
+
+
+def prices(priced: Sequence[Priced]) -> tuple[list[str], list[list[str]]]:
+    """The plans with what they take, a column for money where an hour has a price, and more where a card was named."""
+    paid = any(one.here.money for one in priced)
+    there = any(one.there for one in priced)
+    head = ["plan", "way", "trained", "seconds", "memory", "disk", "kWh", "g CO2", *(["money"] if paid else [])]
+    head += ["there: seconds", "fits", "batch"] if there else []
+    rows = []
+    for one in priced:
+        cost = one.here.cost
+        row = [one.label, one.way, f"{cost.trainable:,}", f"{cost.seconds:,.0f}", size(cost.peak_bytes or 0)]
+        row += [
+            size((cost.disk_bytes or 0) + one.here.cache_bytes),
+            f"{cost.kwh or 0:.2g}",
+            f"{cost.grams_co2 or 0:.2g}",
+        ]
+        row += [f"{one.here.money:,.2f}"] if paid else []
+        if one.there and one.fit:
+            row += [f"{one.there.cost.seconds:,.0f}", one.fit.need, str(one.fit.batch)]
+        rows.append(row)
+    return head, rows
 
 
 def sentences(seen: Survey) -> list[str]:

@@ -14,9 +14,13 @@ from regraft.engine.cache import Table
 from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError
 from regraft.planner import profile, rules
+from regraft.planner.cards import Card
 from regraft.planner.course import Course
+from regraft.planner.families import families
 from regraft.planner.noise import noise
+from regraft.planner.price import Fit, Price, Rate, elsewhere, fits, price
 from regraft.planner.rules import Fired, Measured, Needs
+from regraft.planner.timing import Steps, timed
 from regraft.planner.transfer import disagreement, scores
 from regraft.waist import Event, Facts, Plan, Row, Said
 
@@ -25,6 +29,7 @@ ROWS, FEWEST = 800, 64
 PASS_S = 20.0
 """What a pass over them may take."""
 NATIVE = "features"
+HERE = Rate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +72,48 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
+class Priced:
+    """A plan, the way that it goes, what it takes here at most, and on the card that was asked about."""
+
+    strategy: str
+    label: str
+    way: str
+    here: Price
+    there: Price | None = None
+    fit: Fit | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
-    """Which way to go and why; `first` is the plan to begin with, `others` those that a race should hold against it."""
+    """Which way to go and why: the plan to begin with, `first`, and those that a race should hold against it, `others`.
+
+    `priced` has a plan of each kind, whatever its rate.
+    """
 
     survey: Survey
+    priced: tuple[Priced, ...]
     fired: tuple[Fired, ...]
     way: str
     why: str
-    first: str
+    first: Priced
     others: tuple[str, ...]
     explained: str
 
 
-def advise(facts: Facts, course: Course, plans: Sequence[Plan], needs: Needs) -> Generator[Event, None, Advice]:
-    """Look, hold the rules against what was seen, and name a plan to begin with and those to race it against."""
+def advise(
+    facts: Facts, course: Course, plans: Sequence[Plan], needs: Needs, rate: Rate = HERE, card: Card | None = None
+) -> Generator[Event, None, Advice]:
+    """Look, price the plans, hold the rules against both, and name a plan to begin with and those to race it against.
+
+    `rate` is that of this machine, or of `card` where one is named.
+    """
     seen = yield from survey(course)
-    stages = facts.backbone.stages
+    plans = [family[0][1] for family in families(plans, 0)]
+    yield Said(f"timing a few steps of {len(plans)} plans")
+    steps, stages = timed(course, plans), len(facts.backbone.stages)
+    priced = tuple(_priced(course, plan, steps, rate, card) for plan in plans)
+    deepest = min((one for one in plans if way_of(one, stages) == "tune"), key=lambda one: one.trunk, default=None)
+    whole = deepest if deepest is not None and not deepest.trunk else None
     measured = Measured(
         rows=facts.train_rows,
         classes=len(facts.data.target.labels),
@@ -93,19 +124,22 @@ def advise(facts: Facts, course: Course, plans: Sequence[Plan], needs: Needs) ->
         untrained=dict(seen.untrained.scores).get("ridge") if seen.untrained else None,
         noise=seen.noise,
         labels_kept=any(plan.start == "labels" for plan in plans),
+        full_epoch_s=steps.of(whole, whole.phases[0]).epoch_s if whole else None,
+        memory_fits=priced[plans.index(whole)].here.memory.here <= course.machine.memory_bytes if whole else None,
     )
     fired = rules.rules(measured, needs)
     way, why = rules.verdict(fired)
     named = [one.verdict for one in fired if one.stands] if way == "race" else [way]
-    ranked = sorted(plans, key=lambda plan: _rank(way_of(plan, len(stages)), named))
-    labels = list(dict.fromkeys(plan.label for plan in ranked if way_of(plan, len(stages)) in (*named, "extract")))
+    ranked = sorted(priced, key=lambda one: named.index(one.way) if one.way in named else len(named))
+    wanted = [one for one in ranked if one.way in (*named, "extract")]
     return Advice(
         survey=seen,
+        priced=priced,
         fired=fired,
         way=way,
         why=why,
-        first=labels[0],
-        others=tuple(labels[1:]),
+        first=wanted[0],
+        others=tuple(one.label for one in wanted[1:]),
         explained=rules.explain(measured, needs, fired),
     )
 
@@ -121,8 +155,11 @@ def way_of(plan: Plan, stages: int) -> str:
     return "extract" if plan.trunk == stages else "tune"
 
 
-def _rank(way: str, named: Sequence[str]) -> int:
-    return named.index(way) if way in named else len(named)
+def _priced(course: Course, plan: Plan, steps: Steps, rate: Rate, card: Card | None) -> Priced:
+    way, here = way_of(plan, len(course.view.pooled(plan.reading).stages)), price(course, plan, steps, rate)
+    if card is None:
+        return Priced(plan.strategy, plan.label, way, here)
+    return Priced(plan.strategy, plan.label, way, here, elsewhere(here, card, rate), fits(here, card))
 
 
 def survey(course: Course) -> Generator[Event, None, Survey]:
