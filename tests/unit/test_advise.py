@@ -46,6 +46,7 @@ def test_a_survey_holds_scores_by_depth_and_beside_them_those_of_random_weights(
     shares = [depth.share for depth in seen.depths]
     assert shares == sorted(shares) and shares[-1] == 1.0 and 0 < shares[0] < 1
     assert seen.chance == pytest.approx(1 / 3, abs=1e-4) and seen.noise is not None and 0 <= seen.noise <= 1
+    assert seen.labels is None, "42 rows are too few for a curve"
     assert seen.similarity is not None and 0 < seen.similarity < 1 and len(seen.shifts) > 3
     assert finish(advise.survey(course)) == dataclasses.replace(seen, seconds=pytest.approx(seen.seconds, abs=60))
 

@@ -153,6 +153,8 @@ def prices(priced: Sequence[Priced]) -> tuple[list[str], list[list[str]]]:
 
 def sentences(seen: Survey) -> list[str]:
     """What a survey showed, in words."""
+    from regraft.planner.labels import sentence
+
     told = [f"{seen.rows:,} training rows were looked at in {seen.seconds:.0f} s"]
     if seen.head is not None and seen.chance is not None:
         told.append(f"a head on the features: {seen.head:.3f} leave-one-out; the largest class is {seen.chance:.3f}")
@@ -161,6 +163,8 @@ def sentences(seen: Survey) -> list[str]:
         told.append(f"the rows are {near} what the network was trained on: similarity {seen.similarity:.2f}")
     if seen.noise is not None:
         told.append(f"about {seen.noise:.1%} of the labels look wrong" if seen.noise else "no label looks wrong")
+    if seen.labels is not None:
+        told.append(sentence(seen.labels))
     if seen.split:
         told.append("scores do not agree: " + ", ".join(f"{name} puts {stage} first" for name, stage in seen.split))
     return told

@@ -17,6 +17,7 @@ from regraft.planner import profile, rules
 from regraft.planner.cards import Card
 from regraft.planner.course import Course
 from regraft.planner.families import families
+from regraft.planner.labels import Labels, efficiency
 from regraft.planner.noise import noise
 from regraft.planner.price import Fit, Price, Rate, elsewhere, fits, price
 from regraft.planner.rules import Fired, Measured, Needs
@@ -47,7 +48,8 @@ class Survey:
 
     `depths` end with the features that a head takes; `untrained` are those of a network of this shape with random
     weights. `shifts` tell how far the rows are from the network's own data, layer by layer, in standard deviations;
-    `similarity` is e to the minus mean shift. None, or nothing, where it cannot be told of this network or target.
+    `similarity` is e to the minus mean shift. `labels` is what more of them would bring. None, or nothing, where it
+    cannot be told of this network or target.
     """
 
     rows: int
@@ -57,6 +59,7 @@ class Survey:
     similarity: float | None
     chance: float | None
     noise: float | None
+    labels: Labels | None
     seconds: float
 
     @property
@@ -194,6 +197,7 @@ def survey(course: Course) -> Generator[Event, None, Survey]:
         similarity=None if mean is None else round(math.exp(-mean), 4),
         chance=None if classes is None else round(float(classes.max() / classes.sum()), 4),
         noise=noise(seen.layers[-1].features, targets, groups) if judged else None,
+        labels=efficiency(seen.layers[-1].features, targets, groups, course.seed) if judged else None,
         seconds=round(time.monotonic() - begun, 2),
     )
 
