@@ -625,14 +625,11 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that advice may rest on: the cards, scores of quick probes, similarity and measured seconds."""
+    """All that plans may rest on: the cards of data, backbone and machine."""
 
     data: DataCard
     backbone: BackboneCard
     machine: MachineCard
-    scores: tuple[tuple[str, float], ...] = ()
-    similarity: float | None = None
-    seconds: tuple[tuple[str, float], ...] = ()
 
     @property
     def train_rows(self) -> int:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from regraft.planner.advise import Advice, Depth, Priced, Survey
 
 GOALS = ("accuracy", "speed", "stability", "cost")
-NEAR = {0.8: "close to", 0.6: "beside", 0.0: "far from"}
-"""Similarity from which on: words."""
 
 
 def advise(
@@ -154,12 +152,13 @@ def prices(priced: Sequence[Priced]) -> tuple[list[str], list[list[str]]]:
 def sentences(seen: Survey) -> list[str]:
     """What a survey showed, in words."""
     from regraft.planner.labels import sentence
+    from regraft.planner.rules import CLOSE, FAR
 
     told = [f"{seen.rows:,} training rows were looked at in {seen.seconds:.0f} s"]
     if seen.head is not None and seen.chance is not None:
         told.append(f"a head on the features: {seen.head:.3f} leave-one-out; the largest class is {seen.chance:.3f}")
     if seen.similarity is not None:
-        near = next(word for least, word in NEAR.items() if seen.similarity >= least)
+        near = "close to" if seen.similarity >= CLOSE else "beside" if seen.similarity >= FAR else "far from"
         told.append(f"the rows are {near} what the network was trained on: similarity {seen.similarity:.2f}")
     if seen.noise is not None:
         told.append(f"about {seen.noise:.1%} of the labels look wrong" if seen.noise else "no label looks wrong")

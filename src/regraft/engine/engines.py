@@ -1,7 +1,8 @@
 """How networks compute: as they stand, in another memory layout, in half precision, or, where frozen, compiled.
 
 Where bits count there is one engine, "eager". The others are taken where they were measured to be faster on the machine
-at hand, for the frozen trunk and for steps of training; what is scored at the end and ships computes as it stands.
+at hand, for the frozen trunk and for steps of training; what ships computes as it stands, and so do scores, but for
+rounding.
 """
 
 from __future__ import annotations
