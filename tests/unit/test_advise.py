@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from regraft.cli.advise import sentences
 from regraft.errors import ModelError
 from regraft.flow import finish
 from regraft.planner import advise
@@ -57,6 +58,18 @@ def test_scores_that_disagree_are_shown(course: Course) -> None:
     depths = (advise.Depth("a", 0.5, low), advise.Depth("features", 1.0, high))
     assert dataclasses.replace(seen, depths=depths).split == (("knn", "features"), ("logme", "a"))
     assert dataclasses.replace(seen, depths=(depths[1],)).split == ()
+
+
+def test_features_that_stop_serving_are_told_where_both_counts_say_so(course: Course) -> None:
+    seen = finish(advise.survey(course))
+    good, bad = (("knn", 0.9), ("ridge", 0.9)), (("knn", 0.7), ("ridge", 0.8))
+    depths = [advise.Depth("early", 0.5, good), advise.Depth(advise.NATIVE, 1.0, bad)]
+    told = dataclasses.replace(seen, depths=tuple(depths))
+    assert told.peak == depths[0] and any("after early, at 50% of the work" in line for line in sentences(told))
+    for last in (good, (("knn", 0.95), ("ridge", 0.8))):
+        other = dataclasses.replace(seen, depths=(depths[0], advise.Depth(advise.NATIVE, 1.0, last)))
+        late = dataclasses.replace(other, depths=other.depths[::-1]) if last is good else other
+        assert late.peak is None and not any("of the work" in line for line in sentences(late))
 
 
 @pytest.mark.parametrize("of", ["number", "multi", "pairs"])

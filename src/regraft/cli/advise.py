@@ -157,6 +157,11 @@ def sentences(seen: Survey) -> list[str]:
     told = [f"{seen.rows:,} training rows were looked at in {seen.seconds:.0f} s"]
     if seen.head is not None and seen.chance is not None:
         told.append(f"a head on the features: {seen.head:.3f} leave-one-out; the largest class is {seen.chance:.3f}")
+    if (peak := seen.peak) is not None:
+        told.append(
+            f"features after {peak.stage}, at {peak.share:.0%} of the work, suit a head best "
+            f"({dict(peak.scores)['ridge']:.3f}): what follows serves other data"
+        )
     if seen.similarity is not None:
         near = "close to" if seen.similarity >= CLOSE else "beside" if seen.similarity >= FAR else "far from"
         told.append(f"the rows are {near} what the network was trained on: similarity {seen.similarity:.2f}")

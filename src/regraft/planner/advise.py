@@ -68,6 +68,15 @@ class Survey:
         return dict(self.depths[-1].scores).get("ridge") if self.depths else None
 
     @property
+    def peak(self) -> Depth | None:
+        """The depth after which features stop serving: nearest neighbours and a head both do best there, not later."""
+        told = dict(disagreement([(depth.stage, depth.scores) for depth in self.depths]))
+        first = told.get("ridge", NATIVE)
+        if first == NATIVE or told.get("knn") != first:
+            return None
+        return next(depth for depth in self.depths if depth.stage == first)
+
+    @property
     def split(self) -> tuple[tuple[str, str], ...]:
         """(score, the stage that it puts first); none where all agree."""
         told = disagreement([(depth.stage, depth.scores) for depth in self.depths])
