@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from regraft.engine import snapshot
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.kit.meter import Meter
 from regraft.waist import Epoch
@@ -124,3 +125,27 @@ def test_an_optimizer_goes_on_with_the_same_bits(kind: str) -> None:
     step(held, optimizer)
     step(again, other)
     assert all(torch.equal(a, b) for a, b in zip(held, again, strict=True))
+
+
+def test_where_a_fit_stands_is_told_without_reading_what_this_process_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = at(5)
+    wanted.curve.append(Epoch(0, 1, 0.1, 0.2, 1.0))
+    keeper(tmp_path).save(wanted, {"now/a": torch.zeros(2)})
+    monkeypatch.setattr(Keeper, "load", lambda _own: pytest.fail("it was read"))
+    assert keeper(tmp_path).progress() == wanted
+    monkeypatch.undo()
+    snapshot._told.clear()
+    assert keeper(tmp_path).progress() == wanted, "another process reads it"
+    assert keeper(tmp_path / "empty").progress() is None
+
+
+def test_a_damaged_snapshot_tells_nothing_to_another_process(tmp_path: Path) -> None:
+    for step in (3, 5):
+        keeper(tmp_path).save(at(step), {"x": torch.tensor(step)})
+    newest = max((tmp_path / "snapshots").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    snapshot._told.clear()
+    found = keeper(tmp_path).progress()
+    assert found is not None and found.step == 3

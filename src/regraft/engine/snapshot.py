@@ -55,12 +55,15 @@ class Keeper:
     def save(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
         """Write a snapshot, then drop all but the newest two."""
         progress.seconds = self.meter.seconds()
-        told = {"progress": json.dumps(asdict(progress))}
-        data = save({name: t.detach().contiguous() for name, t in tensors.items()}, told)
+        told = json.dumps(asdict(progress))
+        data = save({name: t.detach().contiguous() for name, t in tensors.items()}, {"progress": told})
         place = f"{progress.step:09d}-{progress.phase}-{len(progress.curve):05d}"  # a score follows the step it scores
-        durable.write(self.folder / f"{place}-{durable.digest(data)[:32]}.snapshot", data)
+        path = self.folder / f"{place}-{durable.digest(data)[:32]}.snapshot"
+        durable.write(path, data)
+        _told[path] = told
         for old in self._all()[KEPT:]:
             durable.remove(old)
+            _told.pop(old, None)
         self._last = time.monotonic()
 
     def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
@@ -71,18 +74,37 @@ class Keeper:
                 durable.remove(path)
                 continue
             with safe_open(path, framework="pt") as file:
-                told: dict[str, Any] = json.loads(file.metadata()["progress"])
+                _told[path] = file.metadata()["progress"]
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            told["curve"] = [Epoch(**line) for line in told["curve"]]
-            return Progress(**told), tensors
+            return _progress(_told[path]), tensors
         return None
+
+    def progress(self) -> Progress | None:
+        """Where the fit stands, as `load` says; what this process has written or read already is not read for it."""
+        newest = next(iter(self._all()), None)
+        if newest in _told:
+            return _progress(_told[newest])
+        found = self.load()
+        return found[0] if found else None
 
     def clear(self) -> None:
         """Remove the snapshots of a trial that is finished."""
+        for path in self._all():
+            _told.pop(path, None)
         durable.remove(self.folder)
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("*.snapshot"), reverse=True)
+
+
+_told: dict[Path, str] = {}
+"""Snapshots that this process has written or read, and what they say of their progress."""
+
+
+def _progress(told: str) -> Progress:
+    held: dict[str, Any] = json.loads(told)
+    held["curve"] = [Epoch(**line) for line in held["curve"]]
+    return Progress(**held)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

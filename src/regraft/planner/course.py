@@ -169,7 +169,7 @@ class Course:
         if (held := self.finished(number, plan)) is not None:
             return held
         keeper = self._keeper(number, plan)
-        ended, _ = keeper.load() or (Progress(), {})
+        ended = keeper.progress() or Progress()
         if seen and not ended.curve:
             ended = Progress(curve=list(seen.curve), notes=list(seen.notes), seconds=seen.cost.seconds)
         metric, n = self.task.metrics[0], len(self.data.val)
@@ -195,8 +195,8 @@ class Course:
         """The epochs that a plan has behind it, paused or finished."""
         if (held := self.finished(number, plan)) is not None:
             return held.curve
-        found = self._keeper(number, plan).load()
-        return tuple(found[0].curve) if found else ()
+        found = self._keeper(number, plan).progress()
+        return tuple(found.curve) if found else ()
 
     def finished(self, number: int, plan: Plan) -> Trial | None:
         """The plan's trial, if it has ended and its weights are those that it ended with."""
