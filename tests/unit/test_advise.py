@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,20 @@ def test_the_command_tells_what_was_seen_and_writes_nothing(
     assert code == 0 and "features" in out and "random weights" in out
     assert "E1 " in out and "E12 " in out and "begin with probe" in out and "--strategy probe" in out
     assert not any(tmp_path.iterdir())
+
+
+def test_the_command_that_it_ends_with_reads_the_same_data(tmp_path: Path, capsys: Captured) -> None:
+    places.texts(tmp_path / "my data", "class")
+    places.encoder_model(tmp_path / "model", "encoder")
+    table = next(p for p in sorted((tmp_path / "my data").iterdir()) if p.suffix == ".csv")
+    with open(table, encoding="utf-8") as file:
+        target = next(name for name in file.readline().strip().split(",") if name != "text")
+    asked = [table, "--model", tmp_path / "model", "--target", target, "--text", "text", "--seed", 3]
+    code, out, _ = call(["advise", *asked], capsys)
+    (line,) = [line for line in out.splitlines() if line.startswith("or race all ways: ")]
+    words = shlex.split(line.partition(": ")[2])
+    assert code == 0 and words[:2] == ["regraft", "adapt"] and words[2:] == [str(one) for one in asked]
+    assert call([*words[1:], "--dry-run"], capsys)[0] == 0
 
 
 def test_a_reader_new_to_it_gets_it_all_explained(home: Path, course: Course, capsys: Captured) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,7 @@ from regraft.errors import unknown
 
 if TYPE_CHECKING:
     from regraft.planner.advise import Advice, Depth, Priced, Survey
+    from regraft.waist import Options
 
 GOALS = ("accuracy", "speed", "stability", "cost")
 
@@ -29,9 +32,7 @@ def advise(
         float, typer.Option("--energy-budget", help="How much training may draw, in kWh.", min=0)
     ] = 0.0,
     serve_on: Annotated[str, typer.Option("--serve-on", help="Where answers will be computed, such as cpu.")] = "",
-    many_tasks: Annotated[
-        bool, typer.Option("--many-tasks", help="The network shall serve many tasks, not this one alone.")
-    ] = False,
+    many_tasks: Annotated[bool, typer.Option("--many-tasks", help="One network shall serve many tasks.")] = False,
     on: Annotated[
         str, typer.Option("--on", help="Price the plans on this card, too: h200, h100, a100-80g, l4, rtx-4090, cpu-16.")
     ] = "",
@@ -43,10 +44,17 @@ def advise(
     text: Annotated[str, typer.Option("--text", help="The column of texts, or two with a comma: a pair.")] = "",
     image: Annotated[str, typer.Option("--image", help="The column of picture paths.")] = "",
     group: Annotated[str, typer.Option("--group", help="Rows with one value here stay in one split.")] = "",
+    sensitive: Annotated[str, typer.Option("--sensitive", help="Columns that never are inputs.")] = "",
+    time: Annotated[str, typer.Option("--time", help="A column of times: the latest rows become the test.")] = "",
     task: Annotated[str, typer.Option("--task", help="classify, multilabel, regress or ordinal.")] = "",
     val: Annotated[str, typer.Option("--val", help="A path with the validation split.")] = "",
     test: Annotated[str, typer.Option("--test", help="A path with the test split.")] = "",
     max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows of each split; 0 takes all.", min=0)] = 0,
+    positive: Annotated[str, typer.Option("--positive", help="Of two classes, the one that is looked for.")] = "",
+    order: Annotated[str, typer.Option("--order", help="The labels from low to high, for --task ordinal.")] = "",
+    allow_bad: Annotated[
+        str, typer.Option("--allow-bad", help="The share of files and rows that may be unusable: they are left out.")
+    ] = "1%",
     arch: Annotated[
         str, typer.Option("--arch", help="The architecture of a state dict: timm/NAME, torchvision/NAME.")
     ] = "",
@@ -61,7 +69,7 @@ def advise(
     regraft advise reviews.csv --model minilm --target label --text review --goal speed --explain
     """
     from regraft import flow
-    from regraft.planner.request import parse_budget
+    from regraft.planner.request import parse_budget, parse_share
     from regraft.planner.rules import Needs
     from regraft.waist import Options, Reading, plain
 
@@ -76,6 +84,11 @@ def advise(
         val=val,
         test=test,
         max_rows=max_rows,
+        sensitive=names(sensitive),
+        time=time,
+        positive=positive,
+        order=names(order),
+        allow_bad=parse_share(allow_bad),
     )
     needs = Needs(
         goal=goal,  # type: ignore[arg-type]
@@ -90,19 +103,33 @@ def advise(
     if as_json:
         put_object("advise", {"data": plain(facts.data), **plain(found)})
         return
-    show(screen, found)
-    if explain:
-        put_line("")
-        for line in found.explained.splitlines():
-            put_line(line)
+    show(screen, found, found.explained if explain else "")
+    follow(found, adapting(options, budget))
+
+
+def adapting(options: Options, budget: str) -> str:
+    """The command that adapts to the same data, read in the same way."""
+    from regraft.waist import Reading
+
+    usual, said = Reading(), {}
+    for one in fields(usual):
+        value = getattr(options.reading, one.name)
+        if value != getattr(usual, one.name):
+            said[one.name.replace("_", "-")] = ",".join(value) if isinstance(value, tuple) else str(value)
+    said |= {"arch": options.arch, "seed": str(options.seed or ""), "budget": budget}
+    words = [word for name, value in said.items() if value for word in (f"--{name}", value)]
+    return shlex.join(["regraft", "adapt", options.data, "--model", options.model, *words])
+
+
+def follow(found: Advice, command: str) -> None:
+    """What to do next."""
     put_line("")
-    command = f"regraft adapt {data} --model {model}"
     put_line(f"begin with {found.first.label}: {command} --strategy {found.first.strategy}")
     put_line(f"or race all ways: {command}")
 
 
-def show(screen: Screen, found: Advice) -> None:
-    """What was seen, and the rules that fire."""
+def show(screen: Screen, found: Advice, explained: str) -> None:
+    """What was seen, the rules that fire, and all of them in full where that is asked for."""
     seen = found.survey
     rows = [_line(depth) for depth in (*seen.depths, *([seen.untrained] if seen.untrained else []))]
     if rows:
@@ -125,6 +152,8 @@ def show(screen: Screen, found: Advice) -> None:
     for evidence in dict.fromkeys(one.overruled for one in fired if one.overruled):
         put_line(f"{', '.join(one.id for one in fired if one.overruled == evidence)} overruled: {evidence}")
     put_line(f"{found.way}: {found.why}")
+    for line in ["", *explained.splitlines()] if explained else []:
+        put_line(line)
 
 
 def prices(priced: Sequence[Priced]) -> tuple[list[str], list[list[str]]]:

@@ -182,7 +182,8 @@ def survey(course: Course) -> Generator[Event, None, Survey]:
     yield Said(f"looking at {len(rows):,} rows on their way through the network")
     seen = profile.look(view, course.table(view, 0, rows))
     targets, groups = task.encode([row.y for row in rows]), [row.group or row.key for row in rows]
-    judged = targets.ndim == 1 and len(set(targets.tolist())) > 1 and len(rows) >= FEWEST // 2
+    differ = targets.ndim == 1 and len(set(targets.tolist())) > 1 and len(set(groups)) > 1
+    judged = differ and len(rows) >= FEWEST // 2
     flops = [stage.flops for stage in view.stages]
 
     def depth(layer: profile.Layer) -> Depth:
@@ -227,4 +228,6 @@ def _untrained(course: Course, rows: Sequence[Row], targets: Tensor, groups: Seq
         return None
     trunk = Trunk(view, 0, course.encoder, course.machine.micro_batch)
     table = Table(trunk, rows, None, course.trunks.sides(view))
-    return Depth("random weights", 1.0, scores(profile.look(view, table).layers[-1].features, targets, groups, 0))
+    return Depth(
+        "random weights", 1.0, scores(profile.look(view, table).layers[-1].features, targets, groups, course.seed)
+    )
