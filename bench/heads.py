@@ -150,7 +150,7 @@ def ours_ridge(data: Features) -> float:
     path = ridge(basis(data.x), functional.one_hot(data.y, data.classes).float(), data.alphas)
     own = path.outputs.gather(1, data.y[:, None, None].expand(-1, 1, len(data.alphas)))[:, 0]
     best = int((own >= path.outputs.amax(1)).float().mean(0).argmax())
-    return judged(data, path.weight[best], path.bias[best])
+    return judged(data, *path.head(best))
 
 
 def ours_logistic(data: Features, more: dict[str, Any]) -> float:

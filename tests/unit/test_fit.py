@@ -40,9 +40,9 @@ def probe(*, lr: float = 0.01, batch: int = 9, kind: Any = "adamw", clip: float 
     return Plan("probe", (Phase(**given),), optimizer=Optimizer(kind, lr, clip=clip), batch=batch)
 
 
-def run(course: Course, plan: Plan, place: Path, seed: int = 0) -> tuple[Graft, list[Event]]:
+def run(course: Course, plan: Plan, place: Path, seed: int = 0, every_s: float = 1e9) -> tuple[Graft, list[Event]]:
     graft = course.graft(plan)
-    keeper = Keeper(place, Meter.start(), 1e9)
+    keeper = Keeper(place, Meter.start(), every_s)
     return graft, list(fit(plan, graft, course.task, lambda k: tables(course, graft, k), keeper, seed))
 
 
@@ -215,7 +215,7 @@ def test_without_patience_all_epochs_are_run(course: Course, tmp_path: Path) -> 
 
 
 def test_a_finished_fit_has_nothing_left_to_do(course: Course, tmp_path: Path) -> None:
-    first, _ = run(course, probe(), tmp_path)
+    first, _ = run(course, probe(), tmp_path, every_s=0)
     again, events = run(course, probe(), tmp_path)
     assert events == [] and torch.equal(first.head.weight, again.head.weight)
 

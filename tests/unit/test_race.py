@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from regraft.engine.snapshot import Keeper
 from regraft.errors import Diverged
 from regraft.kit.store import Folder
 from regraft.planner import survey
@@ -81,6 +82,18 @@ def test_a_race_stopped_anywhere_goes_on_as_if_never_stopped(base: Course, tmp_p
         again = race(base, place, budget)
         assert content(run(again)) == content(whole.trials), f"stopped after {stop} of {events} events"
         assert all(path.read_bytes() == held for path, held in ended.items()), "a finished trial was run again"
+
+
+def test_paused_plans_wait_in_memory_and_all_is_as_if_each_was_written(
+    base: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    save = Keeper.save
+    monkeypatch.setattr(Keeper, "save", lambda own, *given: (written.append(own.folder), save(own, *given)))
+    waits, writes = (race(base, tmp_path / name, Budget(trials=9)) for name in ("waits", "writes"))
+    assert run(waits) and not written
+    writes.course.every_s = 0.0
+    assert content(run(writes)) == content(waits.trials) and written
 
 
 def test_rates_compete_and_the_loser_is_ended_early(base: Course, tmp_path: Path) -> None:

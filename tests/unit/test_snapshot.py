@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regraft.engine import snapshot
-from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
+from regraft.engine.snapshot import Keeper, Progress, Waiting, optimizer_state, restore_optimizer
 from regraft.kit.meter import Meter
 from regraft.waist import Epoch
 
@@ -149,3 +149,65 @@ def test_a_damaged_snapshot_tells_nothing_to_another_process(tmp_path: Path) -> 
     snapshot._told.clear()
     found = keeper(tmp_path).progress()
     assert found is not None and found.step == 3
+
+
+# ---------------------------------------------------------------- waiting in memory
+
+
+def waits(place: Path, waiting: Waiting, name: str, every_s: float = 1e9) -> Keeper:
+    return Keeper(place / name, Meter.start(), every_s, waiting)
+
+
+def test_what_waits_comes_back_and_is_written_only_in_the_end(tmp_path: Path) -> None:
+    waiting = Waiting(100)
+    tensors = {"x": torch.ones(3)}
+    waits(tmp_path, waiting, "a").pause(at(5), tensors)
+    assert not list(tmp_path.iterdir())
+    found = waits(tmp_path, waiting, "a").load()
+    assert found is not None and found[0].step == 5 and found[1] is tensors
+    found[0].step = 6  # whoever goes on from it does not change what waits
+    assert (again := waits(tmp_path, waiting, "a").progress()) is not None and again.step == 5
+    waiting.write()
+    kept = Keeper(tmp_path / "a", Meter.start()).load()
+    assert not waiting.fits and kept is not None and kept[0].step == 5 and torch.equal(kept[1]["x"], torch.ones(3))
+
+
+def test_no_more_bytes_and_seconds_wait_than_may(tmp_path: Path) -> None:
+    waiting = Waiting(100, most_s=1e9)
+    for name in ("a", "b", "c"):
+        waits(tmp_path, waiting, name).pause(at(5), {"x": torch.ones(12)})
+    assert [path.name for path in waiting.fits] == ["a", "b"] and (tmp_path / "c").is_dir()
+    late = Waiting(100, most_s=0.0)
+    waits(tmp_path, late, "d").pause(at(5), {})
+    assert not late.fits and (tmp_path / "d").is_dir()
+
+
+def test_what_is_due_or_saved_or_cleared_waits_no_longer(tmp_path: Path) -> None:
+    waiting = Waiting(100)
+    waits(tmp_path, waiting, "a", every_s=0).pause(at(5), {})
+    assert not waiting.fits and (tmp_path / "a").is_dir()
+    for end in (lambda one: one.save(at(6), {}), lambda one: one.clear()):
+        waits(tmp_path, waiting, "b").pause(at(5), {})
+        assert waiting.fits
+        end(waits(tmp_path, waiting, "b"))
+        assert not waiting.fits
+
+
+def test_seconds_without_a_snapshot_add_up_over_sittings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(snapshot.time, "monotonic", lambda: now[0])
+    waiting = Waiting(100)
+    for _ in range(2):
+        one = waits(tmp_path, waiting, "a", every_s=30.0)
+        one.load()
+        now[0] += 20.0
+        one.pause(at(5), {})
+    assert not waiting.fits and (tmp_path / "a").is_dir()
+
+
+def test_what_a_phase_ended_with_is_at_hand_and_written_when_due(tmp_path: Path) -> None:
+    for every_s, files in ((1e9, 0), (0.0, 1)):
+        one = keeper(tmp_path / str(every_s), every_s)
+        one.end(at(5), {"x": torch.ones(1)})
+        found = one.load()
+        assert found is not None and found[0].step == 5 and len(list(tmp_path.rglob("*.snapshot"))) == files

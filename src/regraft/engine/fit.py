@@ -37,7 +37,7 @@ def fit(plan: Plan, graft: Graft, task: Task, tables: Tables, keeper: Keeper, se
     Args:
         tables: Frontier → (training, validation) states of the graft's trunk; the training rows once for each view of
             the plan, one view after the other.
-        keeper: Where snapshots go: on a clock, and at the end of each phase.
+        keeper: Where snapshots go: on a clock, and wherever it is paused.
     Raises: Diverged: the loss is not finite; the step and the rows are named. UsageError: the plan asks for
         something that is not built, or its rates do not fit the backbone.
     """
@@ -119,14 +119,18 @@ class _Phase:
             while not self._over(progress):
                 yield from self._epoch(progress)
         except GeneratorExit:
-            self._save(progress)
+            self.keeper.pause(progress, self._all())
             raise
         _put(self.held, self.best)
         verified = freeze.verify(self.still, freeze.frozen(graft.view, graft.head, phase))
         progress.phase, progress.epoch, progress.waited = self.number + 1, 0, 0
-        self.best = {}
-        self.keeper.save(progress, {f"now/{name}": t for name, t in self.held.items()} | self.answers)
-        yield PhaseDone(self.number, verified)
+        ended = {f"now/{name}": t for name, t in self.held.items()} | self.answers
+        self.keeper.end(progress, ended)
+        try:
+            yield PhaseDone(self.number, verified)
+        except GeneratorExit:
+            self.keeper.pause(progress, ended)
+            raise
 
     def _over(self, progress: Progress) -> bool:
         """Whether the phase has run its epochs, has been told to stop, or has waited long enough."""
@@ -185,7 +189,7 @@ class _Phase:
             while progress.step_in_epoch < self.steps:
                 step = self._step(progress, order)
                 if self.keeper.due():
-                    self._save(progress)
+                    self.keeper.save(progress, self._all())
                 yield step
         scored = self._score(progress)
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.loss_rows = progress.epoch + 1, 0, 0.0, 0
@@ -272,10 +276,11 @@ class _Phase:
             self.phase.schedule
         ]
 
-    def _save(self, progress: Progress) -> None:
+    def _all(self) -> dict[str, Tensor]:
+        """All that a fit goes on from, by name."""
         tensors = {f"now/{name}": t for name, t in self.held.items()}
         tensors |= {f"best/{name}": t for name, t in self.best.items()} | self.answers
-        self.keeper.save(progress, tensors | optimizer_state(self.optimizer, list(self.chosen)))
+        return tensors | optimizer_state(self.optimizer, list(self.chosen))
 
     def _not_finite(self, value: float, progress: Progress, rows: list[str]) -> NoReturn:
         raise Diverged(

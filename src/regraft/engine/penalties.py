@@ -94,8 +94,7 @@ def _of_classes(head: Any, rows: Rows, held: Basis, asked: tuple[Task, Loss, Jud
         grid = logistic(held, rows.wanted, torch.tensor([best.alpha]), whole, flat=FLAT)
         weight, bias = grid.weight[0, 0], grid.bias[0, 0]
     else:
-        found = ridge(held, rows.wanted, alone)
-        weight, bias = found.weight[0] * factor, found.bias[0] * factor
+        weight, bias = (part * factor for part in ridge(held, rows.wanted, alone).head(0))
     with torch.no_grad():
         head.weight.copy_(weight)
         if rows.centred:

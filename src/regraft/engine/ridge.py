@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 FLAT = 1e-10
 """Axes along which features spread less than this share of the widest one's squares are rounding: left out."""
 TINY = 1e-30
+NEAR = 1 << 18
+"""So many numbers of a block of rows are in the processor's own memory while they are used: a megabyte."""
 ONE = 1e-6
 """A row that decides its own answer but for so little keeps this much: no penalty at all has no answer without it."""
 
@@ -34,12 +38,37 @@ class Basis(NamedTuple):
         return weight, offset - weight @ self.mean.to(found.dtype)
 
 
-class Path(NamedTuple):
-    """Heads by penalty: weight [G, C, D], bias [G, C], and `outputs` [N, C, G] of each row by heads without it."""
+@dataclass
+class Path:
+    """Heads by penalty, made when they are asked for, and `outputs` [N, C, G] of each row by heads without it.
 
-    weight: Tensor
-    bias: Tensor
+    `along` [r, C] is what the targets have along the axes of `basis`, of which `left` [r, G] is left over.
+    """
+
     outputs: Tensor
+    basis: Basis
+    along: Tensor
+    left: Tensor
+    centre: Tensor
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """Of all heads, [G, C, D]."""
+        return self._layers(self.left)[0]
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """Of all heads, [G, C]."""
+        return self._layers(self.left)[1]
+
+    def head(self, number: int) -> tuple[Tensor, Tensor]:
+        """Weight [C, D] and bias [C] for one of the penalties."""
+        weight, bias = self._layers(self.left[:, number : number + 1])
+        return weight[0], bias[0]
+
+    def _layers(self, left: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = self.basis.layer(self.along.T[None].double() * (1 - left.T[:, None].double()), self.centre)
+        return weight.float(), bias.float()
 
 
 def basis(features: Tensor, weights: Tensor | None = None, centred: bool = True) -> Basis:
@@ -55,12 +84,14 @@ def basis(features: Tensor, weights: Tensor | None = None, centred: bool = True)
     n = len(features)
     root = None if weights is None else weights.double().sqrt()[:, None]
     weights = torch.ones(n) if weights is None else weights.float()
-    mass = weights.double()
-    mean = torch.zeros(features.shape[1])
+    mass, mean = weights.double(), torch.zeros(features.shape[1])
+    heavy = features.double()
     if centred:
-        mean = (mass @ features.double() / mass.sum()).float()
+        mean = (mass @ heavy / mass.sum()).float()
         features = features - mean
-    heavy = features.double() if root is None else features.double().mul_(root)
+        heavy = heavy.copy_(features)
+    if root is not None:
+        heavy = heavy.mul_(root)
     if n >= features.shape[1]:
         squares, axes = _eigen(heavy, False)
         return Basis(mean, axes, squares, features @ (axes / squares.sqrt()).float(), weights, centred)
@@ -100,19 +131,24 @@ def ridge(found: Basis, targets: Tensor, penalties: Tensor) -> Path:
     mass = found.weights[:, None]
     centre = (mass * targets).double().sum(0) / mass.double().sum() if found.centred else targets.double().sum(0) * 0
     wanted = targets.float() - centre.float()
-    root = mass.sqrt()
-    rows, heavy = found.rows * root, wanted * root
-    along = rows.T @ heavy
+    root, even = mass.sqrt(), bool((mass == 1).all())
+    rows, heavy = (found.rows, wanted) if even else (found.rows * root, wanted * root)
+    along = (heavy.T @ rows).T
     left = (alphas / (squares[:, None] + alphas)).float()
     full = len(squares) == len(rows) - found.centred
-    error = rows @ (along[:, :, None] * left[:, None, :]).flatten(1)
-    error = error.view(len(rows), -1, len(alphas))
-    square = rows.square()
-    free = square @ left
-    if not full:
-        error += (heavy - rows @ along)[:, :, None]
-        own = mass[:, 0] / mass.sum() if found.centred else 0.0
-        free += (1 - own - square.sum(1)).clamp(min=0)[:, None]
-    error /= (free.clamp_(min=ONE) * root)[:, None, :]
-    weight, bias = found.layer((along.T[None].double() * (1 - left.T[:, None].double())), centre)
-    return Path(weight.float(), bias.float(), error.neg_().add_(targets[:, :, None]))
+    spread = (along[:, :, None] * left[:, None, :]).flatten(1)
+    spread = torch.cat([spread, along], 1)
+    outputs = torch.empty(len(rows), along.shape[1], len(alphas))
+    step = max(1, NEAR // max(1, spread.shape[1] + len(squares)))
+    for some in (slice(at, at + step) for at in range(0, len(rows), step)):  # so many that they stay near
+        made = rows[some] @ spread
+        error = made[:, : -along.shape[1]].view(-1, *outputs.shape[1:])
+        square = rows[some].square()
+        free = square @ left
+        if not full:
+            error += (heavy[some] - made[:, -along.shape[1] :])[:, :, None]
+            own = mass[some, 0] / mass.sum() if found.centred else 0.0
+            free += (1 - own - square.sum(1)).clamp(min=0)[:, None]
+        free = free.clamp_(min=ONE).mul_(root[some])[:, None, :]
+        torch.addcdiv(targets[some, :, None].float(), error, free, value=-1, out=outputs[some])
+    return Path(outputs, found, along, left, centre)

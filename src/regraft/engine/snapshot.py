@@ -1,7 +1,11 @@
-"""Save and restore a fit between two steps: one self-checking file, the newest that is whole counts."""
+"""Save and restore a fit between two steps: one self-checking file, the newest that is whole counts.
+
+What is paused for a while may wait in memory instead, as long as a kill would lose no more than the clock allows.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -19,6 +23,8 @@ from regraft.waist import Epoch
 
 KEPT = 2
 EVERY_S = 30.0
+
+Held = tuple["Progress", dict[str, Tensor]]
 
 
 @dataclass
@@ -38,15 +44,42 @@ class Progress:
     seconds: float = 0.0
 
 
+@dataclass
+class Waiting:
+    """Paused fits in memory, by folder: at most so many bytes, and so many seconds of work that a kill would lose."""
+
+    most_bytes: int
+    most_s: float = EVERY_S
+    fits: dict[Path, tuple[Held, float]] = field(default_factory=dict)
+
+    def takes(self, folder: Path, held: Held, unsaved_s: float) -> bool:
+        """Keep a fit that has run for so many seconds since it was last written; False where that is too much."""
+        self.fits.pop(folder, None)
+        others = [(one, seconds) for one, seconds in self.fits.values()]
+        if unsaved_s + sum(seconds for _, seconds in others) >= self.most_s:
+            return False
+        if sum(t.nbytes for one in (held, *(one for one, _ in others)) for t in one[1].values()) > self.most_bytes:
+            return False
+        self.fits[folder] = held, unsaved_s
+        return True
+
+    def write(self) -> None:
+        """Write all that waits; their folders have it from then on."""
+        while self.fits:
+            folder, ((progress, tensors), _) = self.fits.popitem()
+            Keeper(folder, Meter(spent_s=progress.seconds)).save(progress, tensors)
+
+
 class Keeper:
     """Snapshots of one trial in a folder, on a clock; `every_s` 0 saves at each step (tests do).
 
-    `meter` counts the trial's seconds over all sittings.
+    `meter` counts the trial's seconds over all sittings. With `waiting` a paused fit stays in memory where it may.
     """
 
-    def __init__(self, folder: Path, meter: Meter, every_s: float = EVERY_S) -> None:
-        self.folder, self.meter, self.every_s = folder, meter, every_s
+    def __init__(self, folder: Path, meter: Meter, every_s: float = EVERY_S, waiting: Waiting | None = None) -> None:
+        self.folder, self.meter, self.every_s, self.waiting = folder, meter, every_s, waiting
         self._last = time.monotonic()
+        self._ended: Held | None = None
 
     def due(self) -> bool:
         """Whether the clock asks for a snapshot now."""
@@ -64,10 +97,31 @@ class Keeper:
         for old in self._all()[KEPT:]:
             durable.remove(old)
             _told.pop(old, None)
-        self._last = time.monotonic()
+        self._last, self._ended = time.monotonic(), None
+        if self.waiting is not None:
+            self.waiting.fits.pop(self.folder, None)
 
-    def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
-        """The newest snapshot whose bytes are what its name says, or None."""
+    def pause(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
+        """Keep a fit that goes on later, in memory where it may wait there; its tensors are not changed any more."""
+        progress.seconds, self._ended = self.meter.seconds(), None
+        unsaved_s = time.monotonic() - self._last
+        if self.due() or self.waiting is None or not self.waiting.takes(self.folder, (progress, tensors), unsaved_s):
+            self.save(progress, tensors)
+
+    def end(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
+        """Have what a phase ended with for `load`, until the next begins; what is due is written."""
+        if self.due():
+            self.save(progress, tensors)
+        self._ended = progress, tensors
+
+    def load(self) -> Held | None:
+        """What waits in memory, else the newest snapshot whose bytes are what its name says, or None."""
+        held = self._ended
+        if held is None and self.waiting is not None and self.folder in self.waiting.fits:
+            held, unsaved_s = self.waiting.fits[self.folder]
+            self._last = time.monotonic() - unsaved_s
+        if held is not None:
+            return copy.deepcopy(held[0]), held[1]
         durable.sweep(self.folder)
         for path in self._all():
             if durable.file_digest(path)[:32] != path.stem.rsplit("-", 1)[1]:
@@ -81,6 +135,8 @@ class Keeper:
 
     def progress(self) -> Progress | None:
         """Where the fit stands, as `load` says; what this process has written or read already is not read for it."""
+        if self.waiting is not None and self.folder in self.waiting.fits:
+            return copy.deepcopy(self.waiting.fits[self.folder][0][0])
         newest = next(iter(self._all()), None)
         if newest in _told:
             return _progress(_told[newest])
@@ -91,6 +147,8 @@ class Keeper:
         """Remove the snapshots of a trial that is finished."""
         for path in self._all():
             _told.pop(path, None)
+        if self.waiting is not None:
+            self.waiting.fits.pop(self.folder, None)
         durable.remove(self.folder)
 
     def _all(self) -> list[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from regraft.engine import engines, freeze, heads
 from regraft.engine.cache import Table
 from regraft.engine.fit import ANSWERS, fit, put_best, seed_of, touched
 from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval
-from regraft.engine.snapshot import EVERY_S, Keeper, Progress
+from regraft.engine.snapshot import EVERY_S, Keeper, Progress, Waiting
 from regraft.engine.trunks import RECORDS, Trunks
 from regraft.errors import NoMemory, UsageError
 from regraft.kit import durable, shelf
@@ -48,6 +49,8 @@ from regraft.waist import (
 SPLITS = ("val", "test")
 SNAPSHOTS = "snapshots"
 ROOM = "room"
+IDLE = 8
+"""Paused plans may wait in so small a part of the memory."""
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Course:
     mark: str = ""
     takes: bool = False
     _plain: dict[str, View] = field(default_factory=dict)
+    _waiting: Waiting | None = None
 
     def __post_init__(self) -> None:
         freeze.rest(self.view)
@@ -80,7 +84,7 @@ class Course:
     def trial(self, number: int, plan: Plan) -> Generator[Event]:
         """Run one plan to its end, from where it was left; a finished one is read. The last event is `Finished`.
 
-        Whoever stops pulling pauses it: a snapshot is written, and the next call goes on from there.
+        Whoever stops pulling pauses it: a snapshot is written, or within `waiting` held, and the next call goes on.
 
         Where memory runs out, less goes through the network at once from then on, and the plan goes on from its newest
         snapshot; the size of its batches stays.
@@ -259,7 +263,17 @@ class Course:
             heads.begin(plan, graft, self.task, table, self.data.target)
 
     def _keeper(self, number: int, plan: Plan) -> Keeper:
-        return Keeper(self.place(number, plan) / SNAPSHOTS, Meter.start(), self.every_s)
+        return Keeper(self.place(number, plan) / SNAPSHOTS, Meter.start(), self.every_s, self._waiting)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Plans that are paused meanwhile may wait in memory; those that still do at its end are written then."""
+        self._waiting = Waiting(self.machine.memory_bytes // IDLE, self.every_s)
+        try:
+            yield
+        finally:
+            self._waiting.write()
+            self._waiting = None
 
     def restore(self, trial: Trial) -> Graft:
         """The graft of a finished trial, with the weights it ended with."""

@@ -159,7 +159,7 @@ def _head(x: Tensor, wanted: Tensor, targets: Tensor, groups: Sequence[str], see
             part = ridge(basis(x[~out]), wanted[~out], alphas)
             outputs[out] = torch.einsum("nd,gcd->ncg", x[out], part.weight) + part.bias.T
     best = int((outputs - wanted[:, :, None]).square().mean((0, 1)).argmin())
-    return path.weight[best], path.bias[best]
+    return path.head(best)
 
 
 def _resampled(losses: Tensor, targets: Tensor, groups: Sequence[str], folds: Tensor, seed: int) -> np.ndarray:

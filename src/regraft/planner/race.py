@@ -49,6 +49,10 @@ class Race:
 
         Raises: Diverged: every plan that was run ended with a loss that is no number; one of several is left out.
         """
+        with self.course.waiting():
+            yield from self._all()
+
+    def _all(self) -> Iterator[Event]:
         self.course.trunks.expect(self.plans)
         waiting = families(self.plans, self.budget.trials)
         kept = {number for family in waiting for number, _ in family}
