@@ -780,9 +780,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How much better the winner is than the trial at `trial`, paired on the same validation rows, 95 %.
+    """How much better the winner is than the trial at `trial`, paired on the same validation rows.
 
-    `gain` is in the deciding metric, above 0 where the winner is better, `loss` what it saves of the loss of a row.
+    The intervals hold for all trials of a run at once, 95 %. `gain` is in the deciding metric, above 0 where the winner
+    is better, `loss` what it saves of the loss of a row.
     """
 
     trial: int

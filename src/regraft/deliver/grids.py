@@ -82,7 +82,8 @@ def comparisons(story: Story) -> Grid:
     metric, rows = scores[0].metric if scores else "the metric", story.verdict.comparisons
     return Grid(
         caption=f"How much better {known[story.verdict.winner]} is than each other plan, paired on the same "
-        f"{rows[0].n if rows else 0:,} validation rows, 95 % intervals. Above zero the winner is better.",
+        f"{rows[0].n if rows else 0:,} validation rows; the intervals hold for all of them at once (95 %). "
+        "Above zero the winner is better.",
         head=("against", f"lead in {metric}", "loss saved per row", "difference"),
         rows=tuple(
             (

@@ -143,15 +143,21 @@ def interval(metric: Metric, pred: np.ndarray, y: np.ndarray, value: float, seed
         return share_interval(value, n)
     values: list[float] = []
     for rows in resampled(n, seed):
-        some = [metric.fn(pred[i], y[i], None) for i in rows] if metric.many is None else metric.many(pred, y, rows)
-        values += list(some)
+        values += list(over(metric, pred, y, rows))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-def resampled(n: int, seed: int) -> Iterator[np.ndarray]:
-    """The rows of `RESAMPLES` resamples of n rows, [R, n], some at a time so that they fit into memory many times."""
-    draw, left = np.random.default_rng(seed), RESAMPLES
+def over(metric: Metric, pred: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A metric on each of some resamples of rows, [R, n]."""
+    if metric.many is not None:
+        return metric.many(pred, y, rows)
+    return np.array([metric.fn(pred[i], y[i], None) for i in rows])
+
+
+def resampled(n: int, seed: int, count: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """The rows of `count` resamples of n rows, [R, n], some at a time so that they fit into memory many times."""
+    draw, left = np.random.default_rng(seed), count
     while left:
         count = min(left, max(1, AT_ONCE // n))
         yield draw.integers(0, n, (count, n))
