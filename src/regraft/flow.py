@@ -382,21 +382,22 @@ def _refit(race: Race, winner: int) -> Generator[Event, None, int]:
 
     What validation said of it is taken over: it chose the plan, and its rows are among those trained on now.
     """
+    from regraft.planner.blend import along, source
     from regraft.planner.sizes import refitted
 
     course, chosen = race.course, race.trials[winner]
-    plan = refitted(chosen)
+    tuned, share = source(race.trials, chosen)
+    plan, number = refitted(tuned), len(race.plans)
     if race.clock.left() < chosen.cost.seconds:
         yield Said("not fitted again on all rows: the clock does not allow it")
         return winner
     yield Said(f"fitting {chosen.label} again, on validation rows too")
-    for event in course.trial(len(race.plans), plan):
+    for event in course.trial(number, plan):
         if isinstance(event, Finished):
-            scores = [s for s in chosen.scores if s.split == "val"] + [
-                s for s in event.trial.scores if s.split != "val"
-            ]
+            made = event.trial if share == 1 else along(course, number, event.trial, share)
+            scores = [s for s in chosen.scores if s.split == "val"] + [s for s in made.scores if s.split != "val"]
             note = "validation was scored before it was fitted again on validation rows too"
-            held = replace(event.trial, scores=tuple(scores), calibration=chosen.calibration, notes=(note,))
+            held = replace(made, scores=tuple(scores), calibration=chosen.calibration, notes=(note,))
             race.trials.append(held)
             course.folder.log("Finished", Finished(held))
             yield Finished(held)

@@ -448,7 +448,7 @@ class Plan:
         knobs = dict(self.knobs)
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
-        told += [f"{name} {knobs[name]:g}" for name in ("depth", "blocks", "lr", "c") if name in knobs]
+        told += [f"{name} {knobs[name]:g}" for name in ("depth", "blocks", "lr", "c", "wise") if name in knobs]
         told += [f"({self.pooling})"] if self.pooling != "native" else []
         return " ".join([*told, "and validation"] if self.fold == "all" else told)
 

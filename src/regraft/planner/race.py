@@ -7,7 +7,8 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 
 from regraft.engine.predict import share_interval
-from regraft.errors import Diverged
+from regraft.errors import Diverged, NoMemory
+from regraft.planner.blend import SHARES, blend
 from regraft.planner.clock import Clock
 from regraft.planner.course import Course
 from regraft.planner.families import families
@@ -67,6 +68,7 @@ class Race:
             yield from self._skip(turn.skipped)
             yield from self._family(list(zip(turn.numbers, turn.plans, strict=True)))
             self.clock.tick(now=True)
+        yield from self._between()
         if self._diverged and self._nothing_yet():
             raise next(iter(self._diverged.values()))
 
@@ -210,6 +212,23 @@ class Race:
     def _lost(self, entry: Entry, why: str) -> Iterator[Event]:
         """End a trial that lost to another rate; one that had ended by itself stays what it is."""
         yield from self._note(Finished(self.course.stop(*entry, why, self._seen.get(entry[0]))))
+
+    def _between(self) -> Iterator[Event]:
+        """Where the leader tuned the network, try to stop part of the way, if trials and the clock allow it."""
+        if self.named or self._nothing_yet() or (self.budget.trials and len(self.trials) >= self.budget.trials):
+            return
+        lead = self.trials[self._field().lead()]
+        if lead.plan.init != "pretrained" or not through(lead.plan, self._stages(lead.plan)):
+            return
+        need_s = (len(SHARES) + 1) * self.pace.closing(lead.plan)
+        if not self.course.folder.step("between", bool, lambda: need_s <= self.clock.left(), lead.plan):
+            yield Said(f"{lead.label} is not interpolated with the pretrained weights: the clock does not allow it")
+            return
+        try:
+            for event in blend(self.course, len(self.plans), lead):
+                yield from self._note(event)
+        except NoMemory as error:
+            yield Said(f"{lead.label} is not interpolated with the pretrained weights: {error.what}")
 
     def _skip(self, some: Sequence[Skipped]) -> Iterator[Event]:
         self.skipped += some
