@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,8 +66,16 @@ def test_without_a_plain_trial_it_is_skipped() -> None:
 
 def test_a_plain_winner_beats_every_network_that_was_tried() -> None:
     found = check(evidence(0.5, (trial("plain"), 0.9), winner=1))
-    assert (found.status, found.interval) == ("skip", (0.0, 0.0))
-    assert found.evidence == "the winner itself needs no network: no network that was tried beats it"
+    assert found.status == "skip" and found.value == pytest.approx(-0.4) and found.interval[1] < 0
+    said = "the winner itself needs no network: negative transfer: p, the best that is pretrained, has -0.400 [-0."
+    assert found.evidence.startswith(said) and found.evidence.endswith("] right answers against it")
+
+
+def test_a_plain_winner_that_is_as_good_as_a_network_is_no_harm() -> None:
+    found = check(evidence(0.62, (trial("plain"), 0.6), winner=1))
+    assert found.status == "skip" and found.interval[1] > 0 and "negative" not in found.evidence
+    alone = check(dataclasses.replace(evidence(0.5, (trial("plain"), 0.9), winner=1), trials=(trial("plain"),) * 2))
+    assert alone.evidence == "the winner itself needs no network: no pretrained network was tried"
 
 
 def test_the_shelf_holds_it() -> None:

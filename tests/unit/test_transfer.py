@@ -10,6 +10,7 @@ from regraft.waist import Cost, Evidence, Init, Phase, Plan, Status, Trial
 
 N = 100
 NONE = np.zeros(N, int)
+HARM = "negative transfer: "
 
 
 def trial(init: Init, held: str = "weights") -> Trial:
@@ -32,7 +33,9 @@ def test_the_paired_difference_decides(ours: float, theirs: float, status: Statu
     found = check(evidence(ours, theirs))
     assert found.status == status and found.value == pytest.approx(ours - theirs)
     assert found.interval[0] <= found.value <= found.interval[1]
-    assert found.evidence.startswith(f"{ours - theirs:+.3f} [") and bool(found.advice) == (status != "pass")
+    assert found.evidence.removeprefix(HARM).startswith(f"{ours - theirs:+.3f} [") and bool(found.advice) == (
+        status != "pass"
+    )
 
 
 def of(y: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> Evidence:
@@ -47,7 +50,7 @@ def test_numbers_are_compared_by_their_absolute_errors(scale: float, status: Sta
     y, noise = draw.normal(50, 9, N).astype(np.float32), np.tile([1.0, -3.0], N // 2)
     found = check(of(y, (y + scale * noise).astype(np.float32), (y + noise).astype(np.float32)))
     assert found.status == status and found.value == pytest.approx(2 * (1 - scale), abs=1e-5)
-    assert found.evidence.startswith(
+    assert found.evidence.removeprefix(HARM).startswith(
         f"mean absolute error {2 * scale:.4g}, for the same network from scratch 2: a gain"
     )
 
@@ -70,9 +73,26 @@ def test_without_a_trial_from_scratch_it_is_skipped() -> None:
     assert found.advice == "add --strategy scratch to know"
 
 
-def test_a_winner_from_scratch_is_not_compared_with_itself() -> None:
-    found = check(evidence(0.9, 0.5, winner=1))
-    assert (found.status, found.evidence) == ("skip", "the winner itself starts at random")
+@pytest.mark.parametrize(("ours", "theirs", "status"), [(0.9, 0.5, "pass"), (0.62, 0.6, "warn"), (0.3, 0.8, "warn")])
+def test_where_a_trial_from_scratch_wins_the_best_pretrained_one_is_held_against_it(
+    ours: float, theirs: float, status: Status
+) -> None:
+    """Nothing pretrained ships then, so nothing fails; that it harmed is said with its number."""
+    found = check(evidence(ours, theirs, winner=1))
+    assert found.status == status and found.value == pytest.approx(ours - theirs)
+    assert found.evidence.startswith("negative transfer: ") == (found.interval[1] < 0) == (theirs == 0.8)
+    assert f"p, the best that is pretrained: {ours - theirs:+.3f} [" in found.evidence
+
+
+def test_a_pretrained_winner_that_loses_to_scratch_is_negative_transfer() -> None:
+    assert check(evidence(0.3, 0.8)).evidence.startswith("negative transfer: -0.500 [-0.")
+
+
+def test_without_a_pretrained_trial_it_is_skipped() -> None:
+    scratch = trial("random")
+    found = check(Evidence(scratch, (scratch,), (), evidence(0.9, 0.5).arrays | {"winner": np.array(0)}))
+    assert (found.status, found.evidence) == ("skip", "no pretrained trial was run")
+    assert found.advice == "add --strategy probe to know"
 
 
 def test_a_trial_without_answers_is_not_compared_with() -> None:
@@ -83,7 +103,9 @@ def test_a_trial_without_answers_is_not_compared_with() -> None:
     assert check(Evidence(given.winner, (given.winner, stopped), (), given.arrays)).status == "skip"
 
 
-def test_a_winner_without_a_network_is_not_compared() -> None:
-    plain, scratch = trial("plain"), trial("random")
-    found = check(Evidence(plain, (plain, scratch), (), evidence(0.9, 0.5).arrays))
-    assert (found.status, found.evidence) == ("skip", "the winner itself has no network")
+def test_where_a_model_without_a_network_wins_the_best_networks_are_compared() -> None:
+    given = evidence(0.3, 0.8)
+    trials = (*given.trials, trial("plain"))
+    found = check(Evidence(trials[2], trials, (), given.arrays | {"winner": np.array(2), "pred/2": NONE}))
+    assert found.status == "warn" and found.value == pytest.approx(-0.5)
+    assert found.evidence.startswith("negative transfer: p, the best that is pretrained: -0.500 [")

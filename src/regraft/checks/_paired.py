@@ -13,7 +13,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """The winner's mean gain on a test row with its 95 % interval; `error` is the other's mean absolute error.
+    """One trial's mean gain over another on a test row, with its 95 % interval; `error` is the other's absolute error.
 
     The gain is in right answers for classes, in the share of right labels for sets of labels, and for numbers in
     absolute error, in the target's units.
@@ -44,12 +44,12 @@ def best(evidence: Evidence, init: Init) -> int | None:
     return max(found, key=lambda i: scores[i].value if scores[i].better == "higher" else -scores[i].value)
 
 
-def compared(evidence: Evidence, other: int) -> Paired:
-    """The winner against the trial at `other`, by a bootstrap over test rows."""
+def compared(evidence: Evidence, other: int, ours: int | None = None) -> Paired:
+    """The trial at `ours`, the winner for none, against the one at `other`, by a bootstrap over test rows."""
     y, draw = evidence.arrays["y"], np.random.default_rng(int(evidence.arrays["seed"]))
-    ours, theirs = (evidence.arrays[f"pred/{i}"] for i in (int(evidence.arrays["winner"]), other))
-    reached = goodness(theirs, y)
-    gap = goodness(ours, y) - reached
+    place = int(evidence.arrays["winner"]) if ours is None else ours
+    reached = goodness(evidence.arrays[f"pred/{other}"], y)
+    gap = goodness(evidence.arrays[f"pred/{place}"], y) - reached
     low, high = np.percentile([gap[draw.integers(0, len(y), len(y))].mean() for _ in range(RESAMPLES)], [2.5, 97.5])
     kind = "multi" if y.ndim == 2 else "number" if y.dtype.kind == "f" else "class"
     return Paired(float(gap.mean()), float(low), float(high), float(-reached.mean()), kind)

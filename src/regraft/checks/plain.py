@@ -24,11 +24,7 @@ def check(evidence: Evidence) -> Finding:
     """
     plain = _paired.best(evidence, "plain")
     if evidence.winner.plan.init == "plain":
-        tried = any(trial.whole and trial.plan.init == "pretrained" for trial in evidence.trials)
-        what = "no network that was tried beats it" if tried else "no pretrained network was tried"
-        saw = f"the winner itself needs no network: {what}"
-        advice = "another backbone may: look for one that was trained on data like this"
-        return Finding("plain", "skip", 0.0, (0.0, 0.0), 0.0, saw, advice)
+        return _beaten(evidence)
     if plain is None:
         saw = "no trial without a network was run"
         return Finding("plain", "skip", 0.0, (0.0, 0.0), 0.0, saw, "add --strategy scratch to know")
@@ -49,3 +45,16 @@ ADVICE = (
     "a linear model without any network, on TF-IDF or on small pixels, does as well: "
     "use it, or try another backbone, or train more of this one"
 )
+
+
+def _beaten(evidence: Evidence) -> Finding:
+    """A winner that needs no network, and what the best pretrained trial gains over it: less than nothing harms."""
+    ours, advice = _paired.best(evidence, "pretrained"), "another backbone may: look for one trained on data like this"
+    saw = "the winner itself needs no network: "
+    if ours is None:
+        saw += "no pretrained network was tried"
+        return Finding("plain", "skip", 0.0, (0.0, 0.0), 0.0, saw, advice)
+    found = _paired.compared(evidence, int(evidence.arrays["winner"]), ours)
+    saw += "negative transfer: " if found.high < 0 else ""
+    saw += f"{evidence.trials[ours].label}, the best that is pretrained, has {found.told('it')}"
+    return Finding("plain", "skip", found.value, (found.low, found.high), 0.0, saw, advice)
