@@ -448,7 +448,8 @@ class Plan:
         knobs = dict(self.knobs)
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
-        told += [f"{name} {knobs[name]:g}" for name in ("depth", "blocks", "lr", "c", "wise") if name in knobs]
+        named = ("depth", "blocks", "last", "rank", "lr", "c", "wise")
+        told += [f"{name} {knobs[name]:g}" for name in named if name in knobs]
         told += [f"({self.pooling})"] if self.pooling != "native" else []
         return " ".join([*told, "and validation"] if self.fold == "all" else told)
 

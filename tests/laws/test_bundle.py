@@ -24,6 +24,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("full", {"epochs": 2, "norm": "update"}),
     ("gradual", {"by": "lpft", "epochs": 1}),
     ("layerwise", {"epochs": 2}),
+    ("lora", {"epochs": 2, "last": 2, "rank": 3}),
     ("partial", {"epochs": 3, "norm": "update"}),
     ("probe", {"epochs": 3}),
     ("scratch", {"by": "random", "epochs": 2}),
@@ -39,6 +40,9 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("number", "encoder", "partial", {"pooling": "mean", "depth": 1}),
     ("multi", "classifier", "partial", {"pooling": "native", "depth": 1}),
     ("multi", "encoder", "probe", {"pooling": "mean"}),
+    ("class", "classifier", "lora", {"pooling": "native", "dora": True}),
+    ("class", "encoder", "lora", {"pooling": "native", "last": 1}),
+    ("pairs", "encoder", "lora", {"pooling": "mean", "rs": True}),
 ]
 LONG: list[tuple[Any, str, str]] = [
     ("class", "native", "ends"),

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PLANS = [("probe", {"epochs": 3, "batch": 7}), ("partial", {"depth": 1, "epochs": 3, "batch": 7})]
 PLANS += [("partial", {"depth": 2, "epochs": 3, "batch": 7, "norm": "update"}), ("partial", {"depth": 3, "epochs": 2})]
+PLANS += [("lora", {"last": 2, "epochs": 3, "batch": 7}), ("lora", {"last": 1, "epochs": 2, "dora": True})]
 
 
 @pytest.mark.parametrize(("strategy", "knobs"), PLANS, ids=str)
@@ -56,6 +57,8 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("pairs", "classifier", "probe", {"pooling": "native"}),
     ("pairs", "encoder", "partial", {"pooling": "mean", "depth": 1}),
     ("pairs", "classifier", "partial", {"pooling": "native", "depth": 1}),
+    ("class", "encoder", "lora", {"pooling": "mean", "last": 1}),
+    ("class", "classifier", "lora", {"pooling": "native", "last": 2, "rs": True}),
 ]
 
 

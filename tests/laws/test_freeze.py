@@ -25,6 +25,8 @@ WAYS: list[tuple[str, dict[str, object]]] = [
     ("gradual", {"by": "lpft", "epochs": 2}),
     ("gradual", {"by": "unfreeze", "groups": 2, "epochs": 2}),
     ("layerwise", {"epochs": 1}),
+    ("lora", {"epochs": 1, "last": 2}),
+    ("lora", {"epochs": 1, "dora": True, "norm": "update"}),
     ("partial", {"epochs": 2}),
     ("probe", {"epochs": 2}),
     ("scratch", {"by": "plain"}),

@@ -15,6 +15,7 @@ PLANS = [
     ("partial", {"depth": 2, "epochs": 3, "batch": 9, "norm": "update", "smoothing": 0.1}),
     ("full", {"epochs": 2, "batch": 9, "norm": "update"}),
     ("layerwise", {"epochs": 2, "batch": 9, "optimizer": "sgd"}),
+    ("lora", {"last": 2, "rank": 3, "epochs": 2, "batch": 9, "dora": True}),
     ("gradual", {"by": "lpft", "epochs": 2, "batch": 14}),
     ("scratch", {"by": "random", "epochs": 2, "batch": 9}),
     ("scratch", {"by": "plain"}),
@@ -68,11 +69,12 @@ def test_what_takes_no_step_is_stopped_before_and_after_it(tmp_path: Path) -> No
         assert places.weights(again, trial) == places.weights(whole, wanted) and trial.scores == wanted.scores
 
 
-def test_texts_stopped_at_every_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "knobs"), [("partial", {"depth": 2}), ("lora", {"last": 1, "rank": 3})])
+def test_texts_stopped_at_every_step(tmp_path: Path, strategy: str, knobs: dict[str, object]) -> None:
     """Dropout, batches of three sizes in random order, and a stage that starts at random."""
     made = lambda run: places.text_course(tmp_path, run=run)  # noqa: E731
     whole = made("whole")
-    chosen = places.plan(whole, "partial", depth=2, epochs=2, batch=9, pooling="native")
+    chosen = places.plan(whole, strategy, **knobs, epochs=2, batch=9, pooling="native")
     steps = sum(isinstance(event, Step) for event in whole.trial(0, chosen))
     wanted = places.finish(whole, chosen)
     assert steps == 12

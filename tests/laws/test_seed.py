@@ -17,6 +17,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "full": {"epochs": 1, "batch": 8},
     "gradual": {"by": "lpft", "epochs": 1, "batch": 8},
     "layerwise": {"epochs": 1, "batch": 8},
+    "lora": {"epochs": 1, "batch": 8, "last": 2},
     "partial": {"epochs": 2, "batch": 8},
     "probe": {"epochs": 2, "batch": 8},
     "scratch": {"by": "random", "epochs": 1, "batch": 8},

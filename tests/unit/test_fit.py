@@ -25,7 +25,7 @@ from regraft.engine.trunk import Shape
 from regraft.errors import DataError, UsageError
 from regraft.kit.meter import Meter
 from regraft.planner.course import Course
-from regraft.waist import Event, Insert, Loss, Optimizer, Phase, PhaseDone, Plan, Scored, Step
+from regraft.waist import Event, Loss, Optimizer, Phase, PhaseDone, Plan, Scored, Step
 from tests import places
 
 
@@ -346,7 +346,6 @@ def first_seed(row: int, place: int) -> int:
 
 
 UNBUILT = [
-    ("inserts", (Insert("lora", (3,), 4),)),
     ("regularise", (("l2sp", 0.1),)),
     ("pooling", "tokens"),
 ]

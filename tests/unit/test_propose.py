@@ -16,7 +16,7 @@ STAGES = tuple(
     Stage(name, name, params, 100, 64) for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
 )
 
-TUNED = ("full", "gradual", "layerwise", "partial", "probe", "scratch")
+TUNED = ("full", "gradual", "layerwise", "lora", "partial", "probe", "scratch")
 """Strategies that take gradient steps; asis is the one that takes none."""
 MEAN = Pooled("mean", STAGES[:2], 5, 0)
 LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
@@ -67,6 +67,7 @@ def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
         "gradual lpft lr 0.001",
         "gradual unfreeze lr 0.001",
         "layerwise lr 0.001",
+        "lora rank 8 lr 0.001",
         "partial depth 2 lr 0.001",
         "probe lr 0.001",
         "scratch plain c 10",

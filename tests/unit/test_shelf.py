@@ -28,7 +28,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_names_are_the_files_of_the_shelf() -> None:
-    assert shelf.names("strategies") == ("asis", "full", "gradual", "layerwise", "partial", "probe", "scratch")
+    assert shelf.names("strategies") == ("asis", "full", "gradual", "layerwise", "lora", "partial", "probe", "scratch")
 
 
 def test_a_file_is_found_by_its_name() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as some
 
 from regraft.deliver import story as words
 from regraft.errors import ModelError, UsageError
-from regraft.kit import shelf, store
+from regraft.kit import store
+from regraft.planner.request import strategies_of
 from regraft.waist import Bad, Budget, Flag, Options, Plan, Reading, Skipped, plain
 
 PARTS = ("options", "data", "backbone", "machine", "trials", "verdict", "account", "examined")
@@ -141,7 +142,7 @@ def test_what_was_tried_and_spent_is_told() -> None:
     ("changes", "expected"),
     [
         ({}, ""),
-        ({"strategies": tuple(shelf.names("strategies"))}, ""),
+        ({"strategies": strategies_of(Options("", ""))}, ""),
         ({"strategies": ("probe", "my.own")}, "--strategy probe --strategy my.own"),
         ({"seed": 3, "cache": False}, "--no-cache --seed 3"),
         ({"budget": Budget(seconds=5400.0)}, "--budget 1h30m"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from regraft.backbone import bundle as bundles
 from regraft.backbone.state import State
@@ -22,7 +22,7 @@ from regraft.engine.trunk import Side, Trunk
 from regraft.errors import RegraftError
 from regraft.kit import durable, hardware, shelf
 from regraft.planner.course import Course
-from regraft.waist import Bundle, Data, Encoder, MachineCard, Row, Trial
+from regraft.waist import Bundle, Data, Encoder, MachineCard, Plan, Row, Trial
 
 GOLDEN_SEED = 20
 ROWS = 2
@@ -32,6 +32,7 @@ SCORE_TOLERANCE = 1e-3
 SHOWN = 8
 LINK = "bundle"
 GOLDEN = "golden.safetensors"
+ADAPTER = "adapter"
 Answers = Sequence[Mapping[str, Any]]
 
 
@@ -54,8 +55,9 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
     apart = course.trunks.sides(graft.view)
     size = sum(t.numel() * t.element_size() for t in graft.view.module.state_dict().values())
     with durable.folder(final, size) as part:
-        opening = graft.view.export(task.fold(graft.head), data.target, str(part))
         wanted = golden(graft, ROWS, apart)
+        settle(trial.plan, graft, task.fold(graft.head), base, part)
+        opening = graft.view.export(task.fold(graft.head), data.target, str(part))
         durable.write(part / "README.md", report.model_card(trial, data, base, opening).encode("utf-8", "replace"))
         bundle = Bundle(
             schema=bundles.SCHEMA,
@@ -93,6 +95,20 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
         if old.name != final.name:
             durable.remove(old)
     return bundle
+
+
+def settle(plan: Plan, graft: Graft, head: nn.Module, base: str, part: Path) -> None:
+    """Keep what was put into the network in files of its own beside the bundle's, then merge it into the weights.
+
+    Where normalisation statistics moved too, it alone would not give the model: there are no such files.
+    """
+    for number, insert in enumerate(plan.inserts):
+        item = shelf.find("inserts", insert.kind)
+        place = f"{ADAPTER}-{number + 1}" if number else ADAPTER
+        whole = all(phase.norm == "keep" for phase in plan.phases)
+        for name, data in item.files(graft.view, insert, head, base).items() if whole else ():
+            durable.fill(part / place / name, data)
+        item.merge(graft.view)
 
 
 def _moved(encoder: Encoder, by: float) -> Encoder:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from regraft.backbone import bundle as bundles
-from regraft.kit import shelf, store
+from regraft.kit import store
+from regraft.planner.request import strategies_of
 from regraft.waist import (
     Account,
     BackboneCard,
@@ -416,7 +417,7 @@ def reproduce(options: Options) -> str:
 def _settings(options: Options) -> list[tuple[str, Any]]:
     """Fields of a request that differ from their defaults, strategies first; a budget as its words."""
     made: list[tuple[str, Any]] = []
-    if set(options.strategies) not in (set(), set(shelf.names("strategies"))):
+    if set(options.strategies) not in (set(), set(strategies_of(dataclasses.replace(options, strategies=())))):
         made.append(("strategies", options.strategies))
     for asked, usual in ((options.reading, Reading()), (options, Options("", ""))):
         for field in dataclasses.fields(asked):

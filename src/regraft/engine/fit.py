@@ -343,7 +343,7 @@ def _put(held: dict[str, Tensor], values: dict[str, Tensor], prefix: str = "") -
 
 
 def _refuse_unbuilt(plan: Plan) -> None:
-    asked: dict[str, tuple[object, ...]] = {"inserts": plan.inserts, "regularise": plan.regularise}
+    asked: dict[str, tuple[object, ...]] = {"regularise": plan.regularise}
     asked["pooling"] = (plan.pooling,) if plan.pooling == "tokens" else ()
     for field, value in asked.items():
         if value:

@@ -240,6 +240,8 @@ class Course:
         view = self.view.pooled(plan.reading).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
+        for number, insert in enumerate(plan.inserts):
+            shelf.find("inserts", insert.kind).put(view, insert, seed_of(self.seed, "insert", number))
         head = self.task.head(self.width(view), view.biased or plan.pooling != "native")
         return Graft(view, head, self.pieces, self.machine.training)
 

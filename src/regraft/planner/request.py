@@ -68,8 +68,9 @@ def parse_share(text: str | float) -> float:
 
 
 def strategies_of(options: Options) -> tuple[str, ...]:
-    """The strategies that were asked for, or all there are."""
-    return options.strategies or shelf.names("strategies")
+    """The strategies that were asked for, or all that need not be asked for by name (`NAMED`)."""
+    usual = (name for name in shelf.names("strategies") if not vars(shelf.find("strategies", name)).get("NAMED"))
+    return options.strategies or tuple(usual)
 
 
 def check_request(options: Options) -> None:

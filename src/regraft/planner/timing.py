@@ -75,7 +75,7 @@ def key(plan: Plan, phase: Phase) -> Key:
     rule, trained = plan.optimizer, tuple(pattern for pattern, _ in phase.rates)
     how = rule.name, rule.momentum > 0, rule.clip > 0, rule.grid, rule.weight_decay if rule.whole else 0.0
     epochs = phase.epochs if rule.whole else phase.epochs > 0
-    where = plan.init, plan.reading, plan.trunk, plan.batch, plan.augment, plan.fold
+    where = plan.init, plan.reading, plan.trunk, plan.batch, plan.augment, plan.fold, plan.inserts
     return *where, phase.frontier, trained, phase.norm, epochs, *how
 
 

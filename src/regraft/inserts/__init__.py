@@ -1,0 +1,1 @@
+"""Shelf: one file a kind of insert; `put`, `take_out`, `merge`, `files`, `load`."""

@@ -1,0 +1,142 @@
+"""Low-rank matrices inside layers that stay what they are otherwise: attributes, names and weights in memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+NAME = "lora"
+"""What the matrices are called in the layer that has them."""
+TURNED = "Conv1D"
+"""The linear layer of GPT-2 in transformers, whose weight is [in, out]."""
+READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+"""Modules of torch that compute with the weights of layers inside them without calling these."""
+
+
+class Form(NamedTuple):
+    """How matrices act on a layer's weight: B A times `scale`; with `dora` each output keeps a norm of its own."""
+
+    rank: int
+    scale: float
+    dora: bool = False
+
+
+class Adapter(nn.Module):
+    """What is added to a weight W [out, …]: scale · B A, with A [rank, …] drawn at random and B [out, rank] zero.
+
+    With a magnitude m, outputs are scaled to that norm: m · (W + scale · B A) / |W + scale · B A|, the norm held
+    constant for the gradient. Shapes are those of peft.
+
+    Reference: Hu et al., LoRA, 2021; Liu et al., DoRA, 2024, section 4.3; Kalajdzievski, rank-stabilised LoRA, 2023.
+    """
+
+    def __init__(self, weight: Tensor, form: Form, turned: bool, draw: torch.Generator) -> None:
+        super().__init__()
+        self.scale, self.turned = form.scale, turned
+        out, *taken = weight.shape[::-1] if turned else weight.shape
+        bound = 1 / math.sqrt(math.prod(taken))
+        self.A = nn.Parameter(torch.empty(form.rank, *taken).uniform_(-bound, bound, generator=draw))
+        self.B = nn.Parameter(torch.zeros(out, form.rank, *(1 for _ in taken[1:])))
+        self.magnitude = nn.Parameter(self._norm(weight.detach().clone())) if form.dora else None
+
+    def inside(self, weight: Tensor) -> Tensor:
+        """The weight with these matrices in it."""
+        delta = self.scale * (self.B.flatten(1) @ self.A.flatten(1))
+        made = weight + (delta.T if self.turned else delta).reshape(weight.shape)
+        if self.magnitude is None:
+            return made
+        share = self.magnitude / self._norm(made.detach())
+        scaled: Tensor = made * (share if self.turned else share.view(-1, *(1 for _ in made.shape[1:])))
+        return scaled
+
+    def beside(self, x: Tensor) -> Tensor:
+        """What they add to the output of a linear layer for x [..., in]."""
+        return nn.functional.linear(nn.functional.linear(x, self.A) * self.scale, self.B)
+
+    def _norm(self, weight: Tensor) -> Tensor:
+        """The norm of each output's weights, [out]."""
+        found: Tensor = torch.linalg.norm(weight.T if self.turned else weight.flatten(1), dim=1)
+        return found
+
+
+class _Beside(nn.Module):
+    """A linear layer that adds what its matrices give: no product of the weight's size, there or back."""
+
+    lora: Adapter
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) + self.lora.beside(x)
+
+
+class _Inside(nn.Module):
+    """A layer whose weight holds its matrices whenever it is read: whatever its class does with it stays right."""
+
+    lora: Adapter
+
+    @property
+    def weight(self) -> Tensor:
+        return self.lora.inside(own(self))
+
+
+def own(layer: nn.Module) -> nn.Parameter:
+    """A layer's weight without matrices in it."""
+    return dict(layer.named_parameters(recurse=False))["weight"]
+
+
+def linear(layer: nn.Module) -> bool:
+    """Whether a layer is a linear one, of torch or of GPT-2."""
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == TURNED
+
+
+def suited(layer: nn.Module) -> bool:
+    """Whether a layer can have matrices: a linear one or a convolution, its weight a plain parameter.
+
+    >>> suited(nn.Linear(2, 2)), suited(nn.Conv2d(4, 4, 3, groups=4)), suited(nn.LayerNorm(2))
+    (True, True, False)
+    """
+    known = linear(layer) or isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    return known and any(name == "weight" for name, _ in layer.named_parameters(recurse=False))
+
+
+def grouped(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution whose outputs see some of its inputs alone, such as a depthwise one."""
+    return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and layer.groups > 1
+
+
+def adapt(layer: nn.Module, form: Form, draw: torch.Generator, read: bool = False) -> None:
+    """Give a layer matrices; `read` says that something reads its weight without calling it."""
+    turned = type(layer).__name__ == TURNED
+    layer.add_module(NAME, Adapter(own(layer), form, turned, draw))
+    plain = type(layer).forward is nn.Linear.forward and not read and not form.dora
+    layer.__class__ = _with(type(layer), _Beside if plain else _Inside)
+
+
+def adapted(root: nn.Module) -> dict[str, nn.Module]:
+    """Path → layer of all that have matrices."""
+    return {path: m for path, m in root.named_modules() if isinstance(m, (_Beside, _Inside))}
+
+
+def adapter(layer: nn.Module) -> Adapter:
+    """A layer's matrices."""
+    found = layer.get_submodule(NAME)
+    assert isinstance(found, Adapter)
+    return found
+
+
+def release(layer: nn.Module) -> None:
+    """Take the matrices out: the layer is what it was, bit for bit."""
+    layer.__class__ = type(layer).__mro__[2]
+    delattr(layer, NAME)
+
+
+def _with(kind: type[nn.Module], way: type[nn.Module]) -> type[nn.Module]:
+    """The class of a layer with matrices; it is called as the layer's own."""
+    if (kind, way) not in _made:
+        _made[kind, way] = type(kind.__name__, (way, kind), {"__module__": kind.__module__})
+    return _made[kind, way]
+
+
+_made: dict[tuple[type, type], type[nn.Module]] = {}

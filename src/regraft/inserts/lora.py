@@ -1,0 +1,262 @@
+"""LoRA: low-rank matrices in linear layers and convolutions, kept in the files that peft reads and writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from regraft.backbone.view import View
+from regraft.errors import ModelError, UsageError
+from regraft.inserts._lowrank import (
+    READERS,
+    TURNED,
+    Form,
+    adapt,
+    adapted,
+    adapter,
+    grouped,
+    linear,
+    own,
+    release,
+    suited,
+)
+from regraft.waist import Insert
+
+CONFIG, WEIGHTS, HEAD = "adapter_config.json", "adapter_model.safetensors", "head.safetensors"
+ROOT = "base_model.model."
+"""What peft puts before the names of a network's modules."""
+DRAWN = 0
+FOREIGN = (
+    *("lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "megatron_config"),
+    *("use_qalora", "use_bdlora", "velora_config", "kasa_config", "monteclora_config", "arrow_config"),
+    *("alora_invocation_tokens",),
+)
+"""Settings of peft under which its matrices do something else."""
+INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Starts of matrices that leave the network's own weights as they are."""
+
+
+def put(view: View, insert: Insert, seed: int) -> None:
+    """Put matrices of rank `size` into layers of the insert's stages; they change no output before they are trained.
+
+    `where` is "linear", "conv", "all", or "auto": whichever of the two holds more weights there, without convolutions
+    in groups: their kernels are about as small as the matrices would be, and peft has no such form for them.
+
+    Raises: UsageError: there is no such layer in these stages.
+    """
+    told = dict(insert.settings)
+    root = math.sqrt(insert.size) if told.get("rs") else insert.size
+    form = Form(insert.size, float(told["alpha"]) / root, bool(told.get("dora")))
+    draw, found = torch.Generator().manual_seed(seed), _targets(view, insert)
+    if not found:
+        names = ", ".join(view.stages[i].name for i in insert.stages)
+        raise UsageError(
+            "there is no layer to put LoRA into",
+            saw=f"{insert.where} layers in {names}",
+            allowed="stages with linear layers or convolutions",
+            do="choose more stages (--lora.last) or other layers (--lora.targets all)",
+        )
+    for path, layer in found:
+        adapt(layer, form, draw, _is_read(view.module, path))
+
+
+def take_out(view: View) -> None:
+    """Take all matrices out again: the network is what it was before, bit for bit."""
+    for layer in adapted(view.module).values():
+        release(layer)
+
+
+def merge(view: View) -> None:
+    """Write the matrices into the weights of their layers, and take them out."""
+    for layer in adapted(view.module).values():
+        with torch.no_grad():
+            own(layer).copy_(adapter(layer).inside(own(layer)))
+        release(layer)
+
+
+def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, bytes]:
+    """The matrices with the head and the layers that the checkpoint lacked, as peft's two files.
+
+    Under another pooling than the native one names are those of the network without its head, which lies in a file of
+    its own, `head.safetensors`: weight and bias.
+    """
+    told, layers = dict(insert.settings), adapted(view.module)
+    native = view.pooling == "native" and bool(view.head)
+    prefix = "" if native else _prefix(view.module)
+    trained = {path for i in view.card().new for path in view.seams.members[i]}
+    tensors: dict[str, Tensor] = {}
+    for path, layer in layers.items():
+        one, name = adapter(layer), ROOT + path.removeprefix(prefix)
+        tensors |= {f"{name}.lora_A.weight": one.A, f"{name}.lora_B.weight": one.B}
+        if one.magnitude is not None:
+            wide = (1, -1, *(1 for _ in one.A.shape[2:])) if one.A.ndim > 2 else (-1,)
+            tensors[f"{name}.lora_magnitude_vector"] = one.magnitude.view(wide)
+    for path in trained:
+        name = ROOT + path.removeprefix(prefix)
+        tensors |= {f"{name}.{n}": t for n, t in view.module.get_submodule(path).state_dict().items()}
+    made, kept = {}, {path.removeprefix(prefix) for path in trained}
+    if native:
+        kept.add(view.head)
+        tensors |= {f"{ROOT}{view.head}.{n}": t for n, t in head.state_dict().items()}
+    else:
+        made[HEAD] = save(_plain(head.state_dict()))
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "r": insert.size,
+        "lora_alpha": told["alpha"],
+        "use_rslora": bool(told.get("rs")),
+        "use_dora": bool(told.get("dora")),
+        "fan_in_fan_out": any(type(layer).__name__ == TURNED for layer in layers.values()),
+        "target_modules": sorted(path.removeprefix(prefix) for path in layers),
+        "modules_to_save": sorted(kept) or None,
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "inference_mode": True,
+    }
+    text = json.dumps(config, indent=2, ensure_ascii=False).encode("utf-8", "replace")
+    return {CONFIG: text, WEIGHTS: save(_plain(tensors)), **made}
+
+
+def load(view: View, folder: Path) -> None:
+    """Put the matrices of an adapter's folder into a network, and what was trained whole beside them in its place.
+
+    The head is then the view's native one.
+
+    Raises: ModelError: the folder holds no LoRA, one that computes otherwise, or one of another network.
+    """
+    config, tensors = _read(folder)
+    placed = dict(view.module.named_modules())
+    parts: dict[str, dict[str, Tensor]] = {}
+    whole: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name, mark, kind = key.removeprefix(ROOT).partition(".lora_")
+        if mark:
+            kind = kind.removesuffix(".weight")
+            dora = kind.startswith("magnitude_vector")
+            parts.setdefault(name, {})["magnitude" if dora else kind] = tensor.flatten() if dora else tensor
+        else:
+            whole[name] = tensor
+    for name, held in parts.items():
+        path = _path(placed, name, _prefix(view.module))
+        layer = placed.get(path)
+        if layer is None or not suited(layer) or not {"A", "B"} <= held.keys():
+            raise _other(folder, name)
+        rank = held["A"].shape[0]
+        root = math.sqrt(rank) if config.get("use_rslora") else rank
+        form = Form(rank, _alpha(config, name) / root, "magnitude" in held)
+        adapt(layer, form, torch.Generator().manual_seed(DRAWN), _is_read(view.module, path))
+        _fill(folder, name, dict(adapter(layer).named_parameters()), held)
+    head = {n.rpartition(".")[2]: t for n, t in whole.items() if view.head and n.rpartition(".")[0] == view.head}
+    if not head and (folder / HEAD).is_file():
+        head = read_tensors((folder / HEAD).read_bytes())
+    if head:
+        out, taken = head["weight"].shape
+        view.native = nn.Linear(taken, out, bias="bias" in head)
+        _fill(folder, view.head, dict(view.native.named_parameters()), head)
+    own_names = dict(view.module.named_parameters())
+    for name, tensor in whole.items():
+        if not view.head or name.rpartition(".")[0] != view.head:
+            path = _path(own_names, name, _prefix(view.module))
+            _fill(folder, name, {name: own_names[path]} if path in own_names else {}, {name: tensor})
+
+
+def _targets(view: View, insert: Insert) -> list[tuple[str, nn.Module]]:
+    """Path and layer of all that an insert enters, each once, in the network's order."""
+    found: dict[nn.Module, str] = {}
+    for path in (path for stage in insert.stages for path in view.seams.members[stage]):
+        for name, layer in view.module.get_submodule(path).named_modules():
+            if suited(layer):
+                found.setdefault(layer, f"{path}.{name}" if name else path)
+    sizes = {True: 0, False: 0}
+    for layer in found:
+        sizes[linear(layer)] += own(layer).numel()
+    wanted = {"linear": (True,), "conv": (False,), "all": (True, False)}.get(insert.where)
+    wanted = wanted or (sizes[True] >= sizes[False],)
+    return [
+        (path, layer)
+        for layer, path in found.items()
+        if linear(layer) in wanted and not (insert.where == "auto" and grouped(layer))
+    ]
+
+
+def _is_read(root: nn.Module, path: str) -> bool:
+    """Whether something above a layer computes with its weight without calling it."""
+    parts = path.split(".")
+    return any(isinstance(root.get_submodule(".".join(parts[:i])), READERS) for i in range(len(parts)))
+
+
+def _prefix(module: nn.Module) -> str:
+    """What stands before the names of the network that the native head is on, where the library keeps it in one."""
+    name = str(getattr(module, "base_model_prefix", ""))
+    return f"{name}." if name in dict(module.named_children()) else ""
+
+
+def _path(known: Mapping[str, Any], name: str, prefix: str) -> str:
+    """The place of a name in a network, which may hold what the name was given in."""
+    return name if name in known else prefix + name
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors in a folder."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        tensors = read_tensors((folder / WEIGHTS).read_bytes())
+        strange = [name for name in FOREIGN if config.get(name)]
+        strange += [] if config["peft_type"] == "LORA" else ["peft_type"]
+        strange += [] if config.get("init_lora_weights", True) in INITS else ["init_lora_weights"]
+    except Exception as error:  # what is no folder of peft's, or damaged: the library has classes of its own
+        raise ModelError(
+            "this adapter cannot be read",
+            saw=f"{folder}: {type(error).__name__}: {str(error)[:120]}",
+            allowed=f"{CONFIG} and {WEIGHTS}, as peft saves LoRA",
+            do="save it again with safetensors",
+        ) from error
+    if strange:
+        raise ModelError(
+            "this adapter is no plain LoRA",
+            saw=", ".join(f"{name} = {config[name]}" for name in strange),
+            allowed="LoRA, with rank-stabilised scaling or DoRA",
+            do="merge it with peft and adapt what comes out",
+        )
+    return config, {name.replace(".base_layer.", "."): tensor for name, tensor in tensors.items()}
+
+
+def _alpha(config: Mapping[str, Any], name: str) -> float:
+    """The alpha of a layer: patterns are those of peft, which match the end of a name."""
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return float(value)
+    return float(config["lora_alpha"])
+
+
+def _fill(folder: Path, name: str, places: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+    """Copy tensors into the places of the same names."""
+    if {n: p.shape for n, p in places.items()} != {n: t.shape for n, t in held.items()}:
+        raise _other(folder, name)
+    with torch.no_grad():
+        for n, place in places.items():
+            place.copy_(held[n])
+
+
+def _other(folder: Path, name: str) -> ModelError:
+    return ModelError(
+        "this adapter is not for this network",
+        saw=f"{folder}: {name}",
+        allowed="the names and shapes of the network that it was trained in",
+        do="choose the model that adapter_config.json names",
+    )

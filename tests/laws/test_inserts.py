@@ -1,0 +1,159 @@
+"""Law 7 and law 10: a fresh insert changes no output, taken out it leaves no trace, merged it computes the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from regraft.backbone.view import View
+from regraft.engine import freeze
+from regraft.errors import UsageError
+from regraft.kit import shelf
+from regraft.waist import Insert, Phase
+from tests import tiny
+
+LORA = shelf.find("inserts", "lora")
+PLAIN = (("alpha", 16.0), ("rs", False), ("dora", False))
+DORA = (("alpha", 8.0), ("rs", True), ("dora", True))
+WITHIN = [
+    ("bert", "auto", 12),
+    ("gpt2", "auto", 12),
+    ("vit", "all", 32),
+    ("mobilenet_v2", "auto", 64),
+    pytest.param("timm/resnet18", "auto", 64, marks=pytest.mark.image),
+    pytest.param("timm/convnext", "all", 64, marks=pytest.mark.image),
+    pytest.param("torchvision/mobilenet_v3", "conv", 64, marks=pytest.mark.image),
+]
+SETTINGS = [pytest.param(PLAIN, id="plain"), pytest.param(DORA, id="dora")]
+
+
+def inserted(name: str, where: str, settings: tuple[tuple[str, float], ...], size: int = 4) -> tuple[View, Insert]:
+    """A copy of a tiny network with matrices in all of its stages but the lowest."""
+    view = tiny.build(name).view.clone(0)
+    insert = Insert("lora", tuple(range(1, len(view.stages))), size, where, settings)
+    LORA.put(view, insert, 7)
+    return view, insert
+
+
+def state(view: View) -> dict[str, Tensor]:
+    return {n: t.clone() for n, t in view.module.state_dict().items()}
+
+
+def moved(view: View) -> None:
+    """Give the matrices numbers as training would."""
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in view.module.named_parameters():
+            if name.endswith("lora.magnitude"):
+                parameter *= 1 + 0.2 * torch.rand(parameter.shape, generator=draw)
+            elif name.endswith(("lora.A", "lora.B")):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(("name", "where", "length"), WITHIN)
+def test_fresh_taken_out_and_merged(
+    name: str, where: str, length: int, settings: tuple[tuple[str, float], ...]
+) -> None:
+    made = tiny.build(name)
+    batch, before, kinds = made.batch(3, length), state(made.view), [type(m) for m in made.view.module.modules()]
+    with torch.no_grad():
+        wanted = made.view.run(batch)
+        view, _ = inserted(name, where, settings)
+        assert torch.equal(view.run(batch), wanted), "fresh, it changes an output"
+        fresh = set(state(view)) - set(before)
+        assert fresh and all(".lora." in n for n in fresh), "names of weights stay"
+        moved(view)
+        other = view.run(batch)
+        assert not torch.allclose(other, wanted, atol=1e-4), "trained, it changes nothing"
+        kept = state(view)
+        assert all(torch.equal(kept[n], t) for n, t in before.items()), "the weights beside it moved"
+
+        merged = view.clone(0)
+        LORA.merge(merged)
+        gap = (merged.run(batch) - other).abs().max() / other.abs().max()
+        assert gap <= 1e-5
+        for one in (view, merged):
+            LORA.take_out(one)
+            assert [type(m) for m in one.module.modules()] == kinds
+            assert list(state(one)) == list(before)
+        assert torch.equal(view.run(batch), wanted)
+        assert all(torch.equal(state(view)[n], t) for n, t in before.items())
+    assert made.view.module.state_dict().keys() == before.keys(), "the network that it was copied from has it, too"
+
+
+@pytest.mark.parametrize(("name", "where", "length"), WITHIN)
+def test_the_split_law_holds_with_it(name: str, where: str, length: int) -> None:
+    view, _ = inserted(name, where, PLAIN)
+    moved(view)
+    freeze.rest(view)
+    batch = tiny.build(name).batch(3, length)
+    with torch.no_grad():
+        whole = view.run(batch)
+        for k in range(1, len(view.stages)):
+            assert torch.equal(view.run(start=k, state=view.run(batch, stop=k)), whole), k
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(("name", "where", "length"), WITHIN)
+def test_gradients_reach_every_matrix_and_nothing_else(
+    name: str, where: str, length: int, settings: tuple[tuple[str, float], ...]
+) -> None:
+    view, insert = inserted(name, where, settings)
+    moved(view)
+    head = torch.nn.Linear(view.dim, 3)
+    phase = Phase(1, 1, (("head/*", 1.0), ("*lora.*", 1.0)))
+    chosen = freeze.apply(view, head, phase)
+    assert {n for n in chosen if not n.startswith("head/")} == {n for n, _, _ in view.named() if "lora." in n}
+    assert {s for n, s, _ in view.named() if "lora." in n} <= set(insert.stages)
+    before = freeze.hashes(freeze.frozen(view, head, phase))
+    rule = torch.optim.SGD([p for p, _ in chosen.values()], lr=0.1)
+    with freeze.mode(view, head, phase):
+        head(view.run(tiny.build(name).batch(3, length))).square().sum().backward()
+    assert [n for n, (p, _) in chosen.items() if p.grad is None or not p.grad.any()] == []
+    assert [n for n, p in view.module.named_parameters() if p.grad is not None and "lora." not in n] == []
+    rule.step()
+    assert freeze.verify(before, freeze.frozen(view, head, phase)) > 0
+
+
+def test_what_torch_reads_without_calling_it_is_trained_and_scored_alike() -> None:
+    """In eval mode torch's own encoder layer computes with the weights of layers that it never calls."""
+    from tests.tiny import viewed
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(8, 16)
+            kind = {"d_model": 16, "nhead": 2, "dim_feedforward": 24, "batch_first": True, "dropout": 0.0}
+            self.blocks = torch.nn.Sequential(*(torch.nn.TransformerEncoderLayer(**kind) for _ in range(2)))
+            self.head = torch.nn.Linear(16, tiny.CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.blocks(self.first(x)).mean(1))
+
+    torch.manual_seed(0)
+    view = viewed(Net(), lambda m, b: m(b["values"]), tiny.numbers("values", 6, 8), 6).view
+    LORA.put(view, Insert("lora", tuple(range(len(view.stages))), 4, "linear", PLAIN), 0)
+    moved(view)
+    batch = {"values": torch.randn(3, 6, 8)}
+    slow = view.run(batch)
+    with torch.no_grad():
+        assert torch.allclose(view.run(batch), slow, atol=1e-5), "scored by another path than trained"
+        LORA.merge(view)
+        assert torch.allclose(view.run(batch), slow, atol=1e-5)
+
+
+def test_stages_without_such_layers_are_refused_by_name() -> None:
+    view = tiny.build("bert").view.clone(0)
+    with pytest.raises(UsageError, match=r"no layer to put LoRA into · saw: conv layers in .*layer"):
+        LORA.put(view, Insert("lora", (len(view.stages) - 1,), 4, "conv", PLAIN), 0)
+
+
+def test_the_start_is_drawn_from_the_seed() -> None:
+    one, other, again = (tiny.build("bert").view.clone(0) for _ in range(3))
+    for view, seed in ((one, 1), (other, 2), (again, 1)):
+        LORA.put(view, Insert("lora", (2,), 4, "auto", PLAIN), seed)
+    a, b, c = (state(view) for view in (one, other, again))
+    assert all(torch.equal(a[n], c[n]) for n in a)
+    assert any(not torch.equal(a[n], b[n]) for n in a if n.endswith("lora.A"))
