@@ -13,6 +13,7 @@ STAGES: dict[str, stages.Stage] = {
     "docs/commands.md": stages.digits,
     "docs/config.md": stages.digits,
     "docs/files.md": stages.digits,
+    "docs/lora.md": stages.small,
     "docs/models.md": stages.network,
     "docs/speed.md": stages.small,
     "docs/when_wrong.md": stages.wrong,

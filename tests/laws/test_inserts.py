@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +14,8 @@ from regraft.engine import freeze
 from regraft.errors import UsageError
 from regraft.kit import shelf
 from regraft.waist import Insert, Phase
-from tests import tiny
+from tests import places, tiny
+from tests.conftest import SHARED
 
 LORA = shelf.find("inserts", "lora")
 PLAIN = (("alpha", 16.0), ("rs", False), ("dora", False))
@@ -157,3 +161,32 @@ def test_the_start_is_drawn_from_the_seed() -> None:
     a, b, c = (state(view) for view in (one, other, again))
     assert all(torch.equal(a[n], c[n]) for n in a)
     assert any(not torch.equal(a[n], b[n]) for n in a if n.endswith("lora.A"))
+
+
+@pytest.mark.shared
+def test_a_real_encoder_with_it(tmp_path: Path) -> None:
+    """MiniLM: fresh, cut below the last two blocks, merged, and opened by peft alone."""
+    folder = SHARED / "models" / "all_minilm_l6_v2"
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"{folder.name} is not in ../shared/models")
+    base = shelf.find("providers", "sentences").load(str(folder), "text")
+    batch = places.noise(base, 4)
+    with torch.no_grad():
+        wanted, view = base.run(batch), base.clone(len(base.stages) - 2)
+        insert = Insert("lora", (len(base.stages) - 2, len(base.stages) - 1), 8, "auto", PLAIN)
+        LORA.put(view, insert, 0)
+        assert torch.equal(view.run(batch), wanted)
+        moved(view)
+        other, k = view.run(batch), insert.stages[0]
+        assert torch.equal(view.run(start=k, state=base.run(batch, stop=k)), other), "the trunk is the base's own"
+        for name, data in LORA.files(view, insert, torch.nn.Linear(view.dim, 2), "base").items():
+            (tmp_path / name).write_bytes(data)
+        LORA.merge(view)
+        assert (view.run(batch) - other).abs().max() <= 1e-5 * other.abs().max().clamp(min=1)
+        assert torch.equal(base.run(batch), wanted)
+        peft = pytest.importorskip("peft")
+        plain = importlib.import_module("transformers").AutoModel.from_pretrained(folder)
+        hidden = peft.PeftModel.from_pretrained(plain, tmp_path).eval()(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None].float()
+        made = (hidden * mask).sum(1) / mask.sum(1)
+        assert (made - other).abs().max() <= 1e-5 * other.abs().max().clamp(min=1)
