@@ -13,6 +13,10 @@ import numpy as np
 from PIL import Image
 
 from regraft.deliver.story import Story
+from regraft.planner import rules
+from regraft.planner.advise import Advice, Depth, Priced, Survey
+from regraft.planner.labels import Gain, Labels, Reached
+from regraft.planner.price import Memory, Price
 from regraft.waist import (
     Account,
     BackboneCard,
@@ -333,3 +337,54 @@ def bare() -> Story:
         examined=None,
         opening=None,
     )
+
+
+def advice(stage: str = "layer 7", labels: bool = True) -> Advice:
+    """What could have been foreseen of the ants and bees; without `labels` as for too few rows to look at."""
+
+    def depth(name: str, share: float, value: float) -> Depth:
+        scores = (("knn", value - 0.03), ("ridge", value), ("h_score", 9 * value), ("logme", value - 0.9))
+        return Depth(name, share, scores)
+
+    def priced(label: str, way: str, seconds: float, *alike: str) -> Priced:
+        cost = Cost(seconds, int(1e4 * seconds), int(9e8 + seconds * 1e6), int(2e6), seconds * 1e-5, seconds * 0.005)
+        price = Price(cost, 0.0, Memory(1, 1, 1, 1.0, 8), 1e9, 1e9, 10, 0.1, cache_bytes=10**6, notes=("all epochs",))
+        return Priced(label.split()[0], label, way, price, alike=(label, *alike))
+
+    points = ((18, 0.79, 0.70, 0.86), (46, 0.88, 0.83, 0.92), (91, 0.92, 0.88, 0.95), (183, 0.94, 0.90, 0.97))
+    curve = Labels(
+        "accuracy",
+        tuple(Reached(*one) for one in points),
+        (0.03, 0.9, 0.6),
+        Reached(229, 0.943, 0.91, 0.97),
+        Gain(0.9, 0.6),
+        Gain(1.5, 1.1),
+    )
+    seen = Survey(
+        rows=229 if labels else 30,
+        depths=(depth("layer 3", 0.27, 0.71), depth(stage, 0.52, 0.90), depth("features", 1.0, 0.943))
+        if labels
+        else (),
+        untrained=depth("random weights", 1.0, 0.62) if labels else None,
+        shifts=(("norm 1", 0.2), (stage, 0.31)) if labels else (),
+        similarity=0.77 if labels else None,
+        chance=0.53 if labels else None,
+        noise=0.01 if labels else None,
+        labels=curve if labels else None,
+        seconds=4.2,
+    )
+    fired = rules.rules(rules.Measured(rows=183, classes=2, params=2_200_000, similarity=0.77), rules.Needs())
+    probe = priced("probe c 1", "extract", 6.0, "probe c 0.1")
+    full = priced("full lr 0.0003", "tune", 260.0, "full lr 0.001", "full lr 0.003")
+    way, why = rules.verdict(fired)
+    return Advice(seen, (probe, full), fired, way, why, probe, (full.label,), "All rules\n- E1, few rows <b>")
+
+
+def foreseen() -> Story:
+    """The ants and bees with what was foreseen of them."""
+    return dataclasses.replace(ants_bees(), advice=advice())
+
+
+def dimly_foreseen() -> Story:
+    """Hostile names, a stage among them, and too few rows to look at."""
+    return dataclasses.replace(hostile(), advice=advice(EVIL[1], labels=False))

@@ -49,6 +49,7 @@ def adapt(
     precision: str = "fp32",
     cache: bool = True,
     fresh: bool = False,
+    advise: bool = False,
 ) -> Run:
     """Adapt a pretrained model to data: run the strategies, pick on validation, audit, pack.
 
@@ -70,6 +71,7 @@ def adapt(
         refit: "all" trains the winner once more on validation rows too.
         precision: "fp32", or "auto": trunk and training steps compute as is measured fastest here (layout, bfloat16, a
             compiled trunk), and large JPEGs are decoded for the trunk at a smaller scale.
+        advise: Look at some rows and price the plans before the race; the report then holds forecast against fact.
     Returns: The finished run. The same call again reads it; after a kill it goes on.
     Raises: DataError, ModelError, UsageError, ResourceError: each with what was seen and what to do.
     """
@@ -105,6 +107,7 @@ def adapt(
         precision=precision,  # type: ignore[arg-type]
         cache=cache,
         seed=seed,
+        advise=advise,
     )
     return finish(steps(options, Path(out), fresh=fresh, data=data, model=model))
 

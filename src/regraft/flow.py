@@ -50,6 +50,7 @@ from regraft.waist import (
 if TYPE_CHECKING:
     from regraft.backbone.view import View
     from regraft.planner.advise import Advice
+    from regraft.planner.clock import Clock
     from regraft.planner.course import Course
     from regraft.planner.race import Race
     from regraft.planner.rules import Needs
@@ -61,6 +62,8 @@ FLAGS = 8
 LOGGED = (Said, Scored, PhaseDone, Finished)
 PASS = {"train": 0.35, "val": 0.1, "test": 0.1}
 """Of the seconds that are left when training could begin: what one pass of the backbone over a split may take."""
+FORESEEN = 0.1
+"""Of a budget in seconds: what advice before the race may take."""
 FEWEST = {"train": 64, "val": 32, "test": 32}
 CLOSING_S, OPENING = 4.0, 0.15
 """What is held back for the end: seconds for choosing and reporting, and a share for opening the bundle elsewhere."""
@@ -276,6 +279,8 @@ def _work(
         )
     course = Course(view, data, task, encoder, machine, folder, options.seed, options.cache, mark=mark, takes=takes)
     course.settle()
+    if options.advise:
+        yield from _foresee(facts, course, plans, clock)
     race = Race(course, plans, options.budget, clock, named=bool(options.strategies))
     packed = yield from _run(race, options, body.name)
     return (yield from _end(race, options, body, packed))
@@ -294,6 +299,23 @@ def _plans(facts: Facts, options: Options, balance: float) -> list[Plan]:
         first = [next((p for p in every if p.init == init), None) for init in ("plain", "pretrained")]
         plans = [p for p in first if p is not None and p not in plans] + plans
     return plans
+
+
+def _foresee(facts: Facts, course: Course, plans: list[Plan], clock: Clock) -> Generator[Event, None, None]:
+    """Advice before the race, as a step of the run; left out where it would take too much of a budget in seconds."""
+    from regraft.planner import advise
+    from regraft.planner.rules import Needs
+
+    needs = Needs(seconds=clock.allowed_s)
+    found = course.folder.made("advice", advise.Advice, facts, plans, needs)
+    if found is None:
+        need_s = advise.takes(course, plans)
+        if clock.allowed_s and need_s > FORESEEN * clock.allowed_s:
+            yield Said(f"no advice: it takes about {need_s:.0f} s, more than {FORESEEN:.0%} of {clock.allowed_s:.0f} s")
+            return
+        found = yield from advise.advise(facts, course, plans, needs)
+        course.folder.write("advice", found, fingerprint(facts, plans, needs))
+    yield Said(f"advice: {found.way}, begin with {found.first.label}: {found.why}")
 
 
 def _limits(left_s: float, machine: MachineCard, data: Data) -> dict[str, int]:

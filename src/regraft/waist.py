@@ -976,6 +976,7 @@ class Options:
     precision: Literal["fp32", "auto"] = "fp32"
     cache: bool = True
     seed: int = 0
+    advise: bool = False
 
 
 def plain(record: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from regraft.cli.advise import sentences
+from regraft import flow
+from regraft.deliver.foreseen import sentences
 from regraft.errors import ModelError
 from regraft.flow import finish
+from regraft.kit.store import Folder
 from regraft.planner import advise
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
 from regraft.planner.rules import Needs
 from regraft.planner.survey import backbone
-from regraft.waist import Facts, Plan
+from regraft.waist import Budget, Facts, Finished, Options, Plan, Said, Trial
 from tests import places
 from tests.calls import call, error_of, object_of
 
@@ -144,6 +147,76 @@ def test_the_command_that_it_ends_with_reads_the_same_data(tmp_path: Path, capsy
     words = shlex.split(line.partition(": ")[2])
     assert code == 0 and words[:2] == ["regraft", "adapt"] and words[2:] == [str(one) for one in asked]
     assert call([*words[1:], "--dry-run"], capsys)[0] == 0
+
+
+def test_what_was_found_is_kept_where_that_is_asked_for(
+    home: Path, course: Course, tmp_path: Path, capsys: Captured
+) -> None:
+    asked = ["advise", home / "data", "--model", home / "model", "--out", tmp_path / "kept"]
+    code, out, _ = call(asked, capsys)
+    assert code == 0 and out.splitlines()[-1] == f"kept: {tmp_path / 'kept' / 'advice.html'}"
+    found = Folder(tmp_path / "kept").load("advice", advise.Advice)
+    assert found.first.label in (tmp_path / "kept/advice.md").read_text("utf-8")
+    told = object_of(asked, capsys)
+    assert told["kept"] == str(tmp_path / "kept" / "advice.html") and told["way"] == found.way
+    (tmp_path / "file").write_text("")
+    assert error_of([*asked[:5], tmp_path / "file"], capsys)["code"] == 2
+
+
+# ---------------------------------------------------------------- before a race
+
+
+def run_of(home: Path, out: Path, until: str = "Finished", **asked: Any) -> tuple[Path, list[str], Trial | None]:
+    """A run of a probe, up to an event or a beginning of what is said: its folder, what it said, and its trial."""
+    knobs = (("probe.epochs", "2"),)
+    options = Options(str(home / "data"), str(home / "model"), strategies=("probe",), knobs=knobs, **asked)
+    with contextlib.closing(flow.steps(options, out)) as work:
+        said, trial = list[str](), None
+        for event in work:
+            said += [event.text] if isinstance(event, Said) else []
+            trial = event.trial if isinstance(event, Finished) else trial
+            if type(event).__name__ == until or (said and said[-1].startswith(until)):
+                break
+    return next(path.parent for path in out.glob("*/options.json")), said, trial
+
+
+def test_a_run_keeps_what_was_foreseen_and_ends_as_without_it(home: Path, course: Course, tmp_path: Path) -> None:
+    plain, quiet, alone = run_of(home, tmp_path / "plain")
+    run, said, trial = run_of(home, tmp_path / "told", until="never", advise=True)
+    assert not (plain / "advice.json").exists() and not any(text.startswith("advice:") for text in quiet)
+    found = Folder(run).load("advice", advise.Advice)
+    assert f"advice: {found.way}, begin with {found.first.label}: {found.why}" in said
+    assert trial is not None and alone is not None and found.first.label == trial.label == "probe lr 0.001"
+    assert (trial.scores, trial.address) == (alone.scores, alone.address)
+    one, other = (plain / alone.snapshot).read_bytes(), (run / trial.snapshot).read_bytes()
+    assert one == other, "a look beforehand changes no bit of what is trained"
+    assert all("What was foreseen" in (run / name).read_text("utf-8") for name in ("report.html", "report.md"))
+
+
+def test_a_run_that_goes_on_reads_what_was_foreseen(
+    home: Path, course: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, said, _ = run_of(home, tmp_path, until="advice:", advise=True)
+    before = (run / "advice.json").read_bytes()
+    monkeypatch.setattr(advise, "advise", lambda *_: pytest.fail("looked again"))
+    again, more, _ = run_of(home, tmp_path, until="advice:", advise=True)
+    assert again == run and (run / "advice.json").read_bytes() == before
+    assert more[-1] == said[-1] and not any("looking at" in text for text in more)
+
+
+def test_advice_that_would_take_too_much_of_the_clock_is_left_out(
+    home: Path, course: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advise, "takes", lambda *_: 31.0)
+    run, said, _ = run_of(home, tmp_path, until="1/", advise=True, budget=Budget(seconds=300.0))
+    assert "no advice: it takes about 31 s, more than 10% of 300 s" in said
+    assert said[-1].startswith("1/") and not (run / "advice.json").exists()
+
+
+def test_what_advice_takes_grows_with_a_pass_and_with_the_plans(course: Course) -> None:
+    plans = plans_of(course, "probe", "full")
+    slow = dataclasses.replace(course, machine=dataclasses.replace(course.machine, forward_s=10.0))
+    assert 0 < advise.takes(course, plans[:1]) < advise.takes(course, plans) < advise.takes(slow, plans)
 
 
 def test_a_reader_new_to_it_gets_it_all_explained(home: Path, course: Course, capsys: Captured) -> None:

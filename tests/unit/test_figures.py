@@ -11,7 +11,7 @@ import stories
 from hypothesis import given
 from hypothesis import strategies as some
 
-from regraft.deliver import figures
+from regraft.deliver import figures, svg
 from regraft.deliver.figures import Bar, Point
 from regraft.waist import Epoch
 
@@ -67,7 +67,7 @@ def test_labels_do_not_cover_each_other() -> None:
         for part in root.iter("text"):
             kind, text = part.get("class") or "", part.text or ""
             if "lab" in kind:
-                w, x = len(text) * figures.GLYPH, float(part.get("x") or 0)
+                w, x = len(text) * svg.GLYPH, float(part.get("x") or 0)
                 left = x - (w if "end" in kind else w / 2 if "mid" in kind else 0)
                 boxes.append((left, left + w, float(part.get("y") or 0)))
         assert len(boxes) >= 8
@@ -137,5 +137,5 @@ def test_hostile_names_stay_text() -> None:
 @given(some.floats(-1e9, 1e9), some.floats(1e-6, 1e9), some.integers(2, 8))
 def test_ticks_are_few_and_inside(low: float, gap: float, most: int) -> None:
     gap = max(gap, abs(low) / 1e6)
-    made = figures.ticks(low, low + gap, most)
+    made = svg.ticks(low, low + gap, most)
     assert len(made) <= most + 1 and all(low - gap / 100 <= t <= low + gap * 1.01 for t in made)

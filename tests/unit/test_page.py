@@ -17,6 +17,7 @@ from regraft.deliver.story import Story
 from regraft.waist import Bad, Flag
 
 MAKERS = [stories.ants_bees, stories.hostile, stories.numbers, stories.sets, stories.bare]
+MAKERS += [stories.foreseen, stories.dimly_foreseen]
 VOID = {"meta", "link", "img", "br"}
 TAGS = re.findall(
     r"\S+",

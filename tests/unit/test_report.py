@@ -169,7 +169,7 @@ def test_names_from_data_are_harmless() -> None:
 
 @given(some.text(some.sampled_from("ab<>|[]()`*_#\\\r\n{}! &"), max_size=20))
 def test_every_text_keeps_its_line_and_its_cell(text: str) -> None:
-    made = report._text(text)
+    made = report.harmless(text)
     assert "\n" not in made and "\r" not in made
     assert re.sub(r"\\(.)", r"\1", made) == text.replace("\n", " ").replace("\r", " ")
     assert not re.search(r"(?<!\\)(?:\\\\)*[|<>`*_\[\]#{}&]", made)

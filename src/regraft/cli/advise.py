@@ -5,16 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.adapt import names
+from regraft.cli.adapt import check_place, names
 from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object, size
 from regraft.errors import unknown
 
 if TYPE_CHECKING:
-    from regraft.planner.advise import Advice, Depth, Priced, Survey
+    from regraft.planner.advise import Advice, Depth, Priced
     from regraft.waist import Options
 
 GOALS = ("accuracy", "speed", "stability", "cost")
@@ -59,16 +60,20 @@ def advise(
         str, typer.Option("--arch", help="The architecture of a state dict: timm/NAME, torchvision/NAME.")
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Seeds splits, rows that are looked at, random weights.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder to keep it in: advice.json, advice.html, advice.md.")
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Look at the data and the model, and say which way to go and why; nothing is trained or written.
+    """Look at the data and the model, and say which way to go and why; nothing is trained. --out keeps it.
 
     regraft advise photos/ --model path/to/model
 
     regraft advise reviews.csv --model minilm --target label --text review --goal speed --explain
     """
     from regraft import flow
+    from regraft.deliver.advice import keep
     from regraft.planner.request import parse_budget, parse_share
     from regraft.planner.rules import Needs
     from regraft.waist import Options, Reading, plain
@@ -97,14 +102,20 @@ def advise(
         many_tasks=many_tasks,
         kwh=energy_budget,
     )
+    if out is not None:
+        check_place(out)
     screen = Screen(quiet=as_json)
     options = Options(data, model, reading, arch=arch, seed=seed)
     facts, found = screen.watch(flow.advice(options, needs, hourly, on), kept=False)
+    command = adapting(options, budget)
+    kept = keep(out, facts, found, command) if out is not None else None
     if as_json:
-        put_object("advise", {"data": plain(facts.data), **plain(found)})
+        put_object("advise", {"data": plain(facts.data), **plain(found), **({"kept": str(kept)} if kept else {})})
         return
     show(screen, found, found.explained if explain else "")
-    follow(found, adapting(options, budget))
+    follow(found, command)
+    if kept is not None:
+        put_line(f"kept: {kept}")
 
 
 def adapting(options: Options, budget: str) -> str:
@@ -130,6 +141,8 @@ def follow(found: Advice, command: str) -> None:
 
 def show(screen: Screen, found: Advice, explained: str) -> None:
     """What was seen, the rules that fire, and all of them in full where that is asked for."""
+    from regraft.deliver.foreseen import sentences
+
     seen = found.survey
     rows = [_line(depth) for depth in (*seen.depths, *([seen.untrained] if seen.untrained else []))]
     if rows:
@@ -176,31 +189,6 @@ def prices(priced: Sequence[Priced]) -> tuple[list[str], list[list[str]]]:
             row += [f"{one.there.cost.seconds:,.0f}", one.fit.need, str(one.fit.batch)]
         rows.append(row)
     return head, rows
-
-
-def sentences(seen: Survey) -> list[str]:
-    """What a survey showed, in words."""
-    from regraft.planner.labels import sentence
-    from regraft.planner.rules import CLOSE, FAR
-
-    told = [f"{seen.rows:,} training rows were looked at in {seen.seconds:.0f} s"]
-    if seen.head is not None and seen.chance is not None:
-        told.append(f"a head on the features: {seen.head:.3f} leave-one-out; the largest class is {seen.chance:.3f}")
-    if (peak := seen.peak) is not None:
-        told.append(
-            f"features after {peak.stage}, at {peak.share:.0%} of the work, suit a head best "
-            f"({dict(peak.scores)['ridge']:.3f}): what follows serves other data"
-        )
-    if seen.similarity is not None:
-        near = "close to" if seen.similarity >= CLOSE else "beside" if seen.similarity >= FAR else "far from"
-        told.append(f"the rows are {near} what the network was trained on: similarity {seen.similarity:.2f}")
-    if seen.noise is not None:
-        told.append(f"about {seen.noise:.1%} of the labels look wrong" if seen.noise else "no label looks wrong")
-    if seen.labels is not None:
-        told.append(sentence(seen.labels))
-    if seen.split:
-        told.append("scores do not agree: " + ", ".join(f"{name} puts {stage} first" for name, stage in seen.split))
-    return told
 
 
 def _line(depth: Depth) -> list[str]:

@@ -7,19 +7,15 @@ and words say it too. Sizes are in pixels of the viewBox.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
-from typing import Literal
 
-from regraft.deliver.story import brief, clean, clock, figure
+from regraft.deliver.story import brief, clock, figure
+from regraft.deliver.svg import GLYPH, Scale, Shape, apart, esc, finite, levels, marker, px, svg, text, tick, ticks
 from regraft.waist import Epoch
 
-Shape = Literal["circle", "square", "triangle", "diamond"]
 Box = tuple[float, float, float, float]
-GLYPH = 6.7
-"""Pixels of a character at 12 pixels, a little more than most have."""
 TIMES = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 300, 600, 1800, 3600, 10800, 36000, 86400, 864000)
 DECADES = (0.01, 0.1, 1, 10, 60, 600, 3600, 36000, 864000)
 FAR = 20
@@ -51,22 +47,6 @@ class Bar:
     winner: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """From values to pixels."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        a, b, v = self.low, self.high, min(max(value, self.low), self.high)
-        part = math.log(v / a) / math.log(b / a) if self.log else (v - a) / (b - a)
-        return self.start + part * (self.end - self.start)
-
-
 # ---------------------------------------------------------------- score against cost
 
 
@@ -80,12 +60,12 @@ def scatter(points: Sequence[Point], metric: str, better: str, name: str, width:
     height = 400 if width > 500 else 340
     title = f"Score against cost: {brief(metric)} on validation by time"
     if not known:
-        return _svg(name, title, "No trial has a score on validation.", (width, 60), _text(10, 34, "nothing to draw"))
+        return svg(name, title, "No trial has a score on validation.", (width, 60), text(10, 34, "nothing to draw"))
     left, right, top, bottom = 54, width - 14, 34, height - 46
     xs, ys = _times(known, left + 12, right - 12), _values(known, better, bottom - 8, top + 8)
-    made = [*_grid(ys, left, right), *_time_axis(xs, left, right, bottom, top)]
-    made.append(_text(left, 16, f"{brief(metric, 40)} on validation ({better} is better)", "cap"))
-    made.append(_text((left + right) / 2, height - 8, "time" + (", logarithmic" if xs.log else ""), "cap mid"))
+    made = [*levels(ys, left, right), *_time_axis(xs, left, right, bottom, top)]
+    made.append(text(left, 16, f"{brief(metric, 40)} on validation ({better} is better)", "cap"))
+    made.append(text((left + right) / 2, height - 8, "time" + (", logarithmic" if xs.log else ""), "cap mid"))
     at = {p.number: (xs(p.seconds), ys(p.value)) for p in known}
     marks = [(x - 7, y - 7, x + 7, y + 7) for x, y in at.values()]
     lines = [(at[p.number][0] - 2, _end(ys, p, p.high), at[p.number][0] + 2, _end(ys, p, p.low)) for p in known]
@@ -93,12 +73,12 @@ def scatter(points: Sequence[Point], metric: str, better: str, name: str, width:
         made += _whisker(xs(p.seconds), ys, p)
     for p in sorted(known, key=lambda p: p.winner):
         told = f"{p.number} {brief(p.name)}: {figure(p.value)} [{figure(p.low)}, {figure(p.high)}], {clock(p.seconds)}"
-        made.append(_mark(xs(p.seconds), ys(p.value), p.shape, p.winner, told))
+        made.append(marker(xs(p.seconds), ys(p.value), p.shape, p.winner, told))
     for p in sorted(known, key=lambda p: not p.winner):
         made += _label(p, at[p.number][0], ys, marks, lines, (left, top, right, bottom))
     best = next((p for p in known if p.winner), known[0])
     desc = f"{len(known)} trials. {brief(best.name)} reaches {figure(best.value)} in {clock(best.seconds)}."
-    return _svg(name, title, desc, (width, height), "".join(made))
+    return svg(name, title, desc, (width, height), "".join(made))
 
 
 def _times(points: Sequence[Point], start: float, end: float) -> Scale:
@@ -114,8 +94,8 @@ def _values(points: Sequence[Point], better: str, start: float, end: float) -> S
     values = sorted((p.value for p in points), reverse=better == "higher")
     reach = FAR * abs(values[len(values) // 2] - values[0]) or math.inf
     near = [p for p in points if abs(p.value - values[0]) <= reach]
-    low = min(min(_finite(p.low, p.value), p.value) for p in near)
-    high = max(max(_finite(p.high, p.value), p.value) for p in near)
+    low = min(min(finite(p.low, p.value), p.value) for p in near)
+    high = max(max(finite(p.high, p.value), p.value) for p in near)
     gap = (high - low) * 0.04 or abs(high) * 0.05 or 1.0
     return Scale(low - gap, high + gap, start, end)
 
@@ -130,48 +110,24 @@ def _time_axis(xs: Scale, left: float, right: float, bottom: float, top: float) 
     for mark in marks:
         x, told = xs(mark), clock(mark) if mark else "0"
         told = told.replace(".0 s", " s")
-        made.append(f'<line class="grid" x1="{_n(x)}" x2="{_n(x)}" y1="{top}" y2="{bottom}"/>')
+        made.append(f'<line class="grid" x1="{px(x)}" x2="{px(x)}" y1="{top}" y2="{bottom}"/>')
         if x - len(told) * GLYPH / 2 > end:
-            made.append(_text(x, bottom + 17, told, "tick mid"))
+            made.append(text(x, bottom + 17, told, "tick mid"))
             end = x + len(told) * GLYPH / 2 + 6
-    return made
-
-
-def _grid(ys: Scale, left: float, right: float) -> list[str]:
-    made = []
-    for value in ticks(ys.low, ys.high, 6):
-        y = _n(ys(value))
-        made.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-        made.append(_text(left - 8, ys(value) + 4, _tick(value), "tick end"))
     return made
 
 
 def _whisker(x: float, ys: Scale, p: Point) -> list[str]:
     low, high = _end(ys, p, p.low), _end(ys, p, p.high)
     kind = "bar win" if p.winner else "bar"
-    made = [f'<line class="{kind}" x1="{_n(x)}" x2="{_n(x)}" y1="{_n(low)}" y2="{_n(high)}"/>']
+    made = [f'<line class="{kind}" x1="{px(x)}" x2="{px(x)}" y1="{px(low)}" y2="{px(high)}"/>']
     caps = (low, high)
-    return made + [f'<line class="{kind}" x1="{_n(x - 4)}" x2="{_n(x + 4)}" y1="{_n(y)}" y2="{_n(y)}"/>' for y in caps]
+    return made + [f'<line class="{kind}" x1="{px(x - 4)}" x2="{px(x + 4)}" y1="{px(y)}" y2="{px(y)}"/>' for y in caps]
 
 
 def _end(ys: Scale, p: Point, value: float) -> float:
     """Where an end of a trial's interval lies."""
-    return ys(_finite(value, p.value))
-
-
-def _mark(x: float, y: float, shape: Shape, winner: bool, told: str) -> str:
-    kind, r = ("mark win", 6.0) if winner else ("mark", 5.0)
-    corners: dict[Shape, list[tuple[float, float]]] = {
-        "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
-        "triangle": [(0, -1.2), (1.1, 0.9), (-1.1, 0.9)],
-        "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
-    }
-    title = f"<title>{_e(told)}</title>"
-    ring = f'<circle class="ring" cx="{_n(x)}" cy="{_n(y)}" r="{r + 5}"/>' if winner else ""
-    if shape != "circle":
-        path = " ".join(f"{_n(x + r * dx)},{_n(y + r * dy)}" for dx, dy in corners[shape])
-        return f'{ring}<polygon class="{kind}" points="{path}">{title}</polygon>'
-    return f'{ring}<circle class="{kind}" cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}">{title}</circle>'
+    return ys(finite(value, p.value))
 
 
 def _label(p: Point, x: float, ys: Scale, marks: list[Box], lines: list[Box], plot: Box) -> list[str]:
@@ -195,7 +151,7 @@ def _label(p: Point, x: float, ys: Scale, marks: list[Box], lines: list[Box], pl
                 continue
             if not any(_meet(box, other) for other in taken):
                 marks.append(box)
-                return [_text(x + dx, y + dy, told, f"lab halo{anchor}" + (" strong" if p.winner else ""))]
+                return [text(x + dx, y + dy, told, f"lab halo{anchor}" + (" strong" if p.winner else ""))]
     return []
 
 
@@ -212,31 +168,31 @@ def bars(rows: Sequence[Bar], metric: str, name: str, width: int = 720) -> str:
     if not known:
         return ""
     step, left, right = 46, 10, width - 74
-    low = min(min(_finite(r.low, r.value), r.value) for r in known)
-    high = max(max(_finite(r.high, r.value), r.value) for r in known)
+    low = min(min(finite(r.low, r.value), r.value) for r in known)
+    high = max(max(finite(r.high, r.value), r.value) for r in known)
     gap = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
     xs = Scale(low - gap, high + gap, left, right)
     bottom = step * len(known) + 6
     made = []
     for value in ticks(xs.low, xs.high, 7 if width > 500 else 4):
-        x = _n(xs(value))
+        x = px(xs(value))
         made.append(f'<line class="grid" x1="{x}" x2="{x}" y1="4" y2="{bottom}"/>')
-        made.append(_text(xs(value), bottom + 16, _tick(value), "tick mid"))
+        made.append(text(xs(value), bottom + 16, tick(value), "tick mid"))
     for i, row in enumerate(known):
         y = step * i + 34.0
         kind = "bar win" if row.winner else "bar"
-        a, b = xs(_finite(row.low, row.value)), xs(_finite(row.high, row.value))
+        a, b = xs(finite(row.low, row.value)), xs(finite(row.high, row.value))
         told = f"{brief(row.name)}: {figure(row.value)} [{figure(row.low)}, {figure(row.high)}]"
         made.append(
-            _text(left, y - 14, brief(row.name, int((right - left) / GLYPH)), "lab strong" if row.winner else "lab")
+            text(left, y - 14, brief(row.name, int((right - left) / GLYPH)), "lab strong" if row.winner else "lab")
         )
         if b > a:
-            made.append(f'<line class="{kind} thick" x1="{_n(a)}" x2="{_n(b)}" y1="{y}" y2="{y}"/>')
-        made.append(_mark(xs(row.value), y, "circle", row.winner, told))
-        made.append(_text(width - 8, y + 4, figure(row.value), "val end" + (" strong" if row.winner else "")))
-    made.append(_text((left + right) / 2, bottom + 36, f"{brief(metric, 30)} on the test split", "cap mid"))
+            made.append(f'<line class="{kind} thick" x1="{px(a)}" x2="{px(b)}" y1="{y}" y2="{y}"/>')
+        made.append(marker(xs(row.value), y, "circle", row.winner, told))
+        made.append(text(width - 8, y + 4, figure(row.value), "val end" + (" strong" if row.winner else "")))
+    made.append(text((left + right) / 2, bottom + 36, f"{brief(metric, 30)} on the test split", "cap mid"))
     desc = "; ".join(f"{brief(r.name, 40)} {figure(r.value)}" for r in known)
-    return _svg(name, f"{brief(metric)} on the test split", desc, (width, bottom + 44), "".join(made))
+    return svg(name, f"{brief(metric)} on the test split", desc, (width, bottom + 44), "".join(made))
 
 
 # ---------------------------------------------------------------- learning curves
@@ -251,37 +207,37 @@ def curve(epochs: Sequence[Epoch], span: tuple[float, float], kept: int, metric:
     """
     width, height, left, right = 306, 214, 42, 258
     xs = Scale(0, max(1, len(epochs) - 1), left, right)
-    upper = Scale(*_apart(*span), 92, 24)
+    upper = Scale(*apart(*span), 92, 24)
     losses = [v for e in epochs for v in (e.train_loss, e.val_loss) if math.isfinite(v)] or [0.0]
-    lower = Scale(*_apart(min(*losses, 0.0) if len(losses) > 1 else 0.0, max(losses)), 184, 120)
-    made = [_text(left, 12, f"{brief(metric, 22)} on validation", "cap"), _text(left, 112, "loss", "cap")]
+    lower = Scale(*apart(min(*losses, 0.0) if len(losses) > 1 else 0.0, max(losses)), 184, 120)
+    made = [text(left, 12, f"{brief(metric, 22)} on validation", "cap"), text(left, 112, "loss", "cap")]
     for scale in (upper, lower):
         for value in (ticks(scale.low, scale.high, 3) or [scale.low])[:4]:
-            y = _n(scale(value))
+            y = px(scale(value))
             made.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-            made.append(_text(left - 6, scale(value) + 4, _tick(value), "tick end"))
+            made.append(text(left - 6, scale(value) + 4, tick(value), "tick end"))
     for i, (one, other) in enumerate(pairwise(epochs)):
         if one.phase != other.phase:
-            x = _n(xs(i + 0.5))
+            x = px(xs(i + 0.5))
             made.append(f'<line class="phase" x1="{x}" x2="{x}" y1="20" y2="184"/>')
-            made.append(_text(xs(i + 0.5) + 3, 30, f"phase {other.phase + 1}", "tick"))
+            made.append(text(xs(i + 0.5) + 3, 30, f"phase {other.phase + 1}", "tick"))
     made.append(_line(epochs, xs, upper, lambda e: e.metric, "line win"))
     made.append(_line(epochs, xs, lower, lambda e: e.train_loss, "line dash"))
     made.append(_line(epochs, xs, lower, lambda e: e.val_loss, "line"))
     last = epochs[-1]
     ends = [(lower(v), told) for v, told in ((last.train_loss, "train"), (last.val_loss, "valid.")) if math.isfinite(v)]
-    made += [_text(right + 5, y + 4, told, "lab") for y, told in _parted(ends, 12)]
+    made += [text(right + 5, y + 4, told, "lab") for y, told in _parted(ends, 12)]
     best = epochs[kept]
     if math.isfinite(best.metric):
-        made.append(_mark(xs(kept), upper(best.metric), "circle", False, f"kept: epoch {kept + 1}"))
-        made.append(_text(right + 5, upper(best.metric) + 4, figure(best.metric), "val strong"))
-    made.append(_text(left, 204, "epoch 1", "tick") if len(epochs) > 1 else "")
-    made.append(_text(right, 204, str(len(epochs)) if len(epochs) > 1 else "one epoch", "tick end"))
+        made.append(marker(xs(kept), upper(best.metric), "circle", False, f"kept: epoch {kept + 1}"))
+        made.append(text(right + 5, upper(best.metric) + 4, figure(best.metric), "val strong"))
+    made.append(text(left, 204, "epoch 1", "tick") if len(epochs) > 1 else "")
+    made.append(text(right, 204, str(len(epochs)) if len(epochs) > 1 else "one epoch", "tick end"))
     desc = (
         f"{len(epochs)} epochs. Epoch {kept + 1} was kept, with {brief(metric)} {figure(best.metric)} and a validation "
     )
     desc += f"loss of {figure(best.val_loss)}. Training loss: dashed, validation loss: solid."
-    return _svg(name, "Learning curve", desc, (width, height), "".join(made))
+    return svg(name, "Learning curve", desc, (width, height), "".join(made))
 
 
 def _line(epochs: Sequence[Epoch], xs: Scale, ys: Scale, of: Callable[[Epoch], float], kind: str) -> str:
@@ -289,7 +245,7 @@ def _line(epochs: Sequence[Epoch], xs: Scale, ys: Scale, of: Callable[[Epoch], f
     parts: list[list[str]] = [[]]
     for i, epoch in enumerate(epochs):
         if math.isfinite(of(epoch)):
-            parts[-1].append(f"{_n(xs(i))},{_n(ys(of(epoch)))}")
+            parts[-1].append(f"{px(xs(i))},{px(ys(of(epoch)))}")
         elif parts[-1]:
             parts.append([])
     lines = [f'<polyline class="{kind}" points="{" ".join(part)}"/>' for part in parts if len(part) > 1]
@@ -318,26 +274,26 @@ def heat(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[
     top = 40.0 if flat else 34 + max(len(c) for c in across) * GLYPH * 0.72
     wide = left + side * len(columns) + (12 if flat else max(len(c) for c in across[-2:]) * GLYPH * 0.72)
     high = side * 0.8 if len(columns) > 5 else side * 0.9
-    made = [_text(left, 14, "answer →", "cap"), _text(left - 10, top - 8, "truth ↓", "cap end")] if square else []
+    made = [text(left, 14, "answer →", "cap"), text(left - 10, top - 8, "truth ↓", "cap end")] if square else []
     for c, told in enumerate(across):
         x = left + side * (c + 0.5)
-        turn = "" if flat else f' transform="rotate(-45 {_n(x)} {_n(top - 8)})"'
-        made.append(f'<text class="lab{" mid" if flat else ""}" x="{_n(x)}" y="{_n(top - 8)}"{turn}>{_e(told)}</text>')
+        turn = "" if flat else f' transform="rotate(-45 {px(x)} {px(top - 8)})"'
+        made.append(f'<text class="lab{" mid" if flat else ""}" x="{px(x)}" y="{px(top - 8)}"{turn}>{esc(told)}</text>')
     for r, line in enumerate(counts):
         whole, y = sum(line) or 1, top + high * r
-        made.append(_text(left - 10, y + high / 2 + 4, down[r], "lab end"))
+        made.append(text(left - 10, y + high / 2 + 4, down[r], "lab end"))
         for c, n in enumerate(line):
             x, kind = left + side * c, "cell hit" if square and r == c else "cell"
-            told = _e(f"{down[r]} → {across[c]}: {n}")
+            told = esc(f"{down[r]} → {across[c]}: {n}")
             made.append(
-                f'<rect class="{kind}" x="{_n(x + 1)}" y="{_n(y + 1)}" width="{side - 2}" height="{_n(high - 2)}"'
+                f'<rect class="{kind}" x="{px(x + 1)}" y="{px(y + 1)}" width="{side - 2}" height="{px(high - 2)}"'
                 f' rx="3" fill-opacity="{0.5 * n / whole:.3f}"><title>{told}</title></rect>'
             )
             if n or len(columns) <= 5:
-                made.append(_text(x + side / 2, y + high / 2 + 4, f"{n:,}", "val mid" if n else "tick mid"))
+                made.append(text(x + side / 2, y + high / 2 + 4, f"{n:,}", "val mid" if n else "tick mid"))
     desc = f"{len(rows)} rows by {len(columns)} columns of counts; the tables below have them in words."
     size = (math.ceil(wide), math.ceil(top + high * len(rows) + 8))
-    return _svg(name, title, desc, size, "".join(made), fixed=True)
+    return svg(name, title, desc, size, "".join(made), fixed=True)
 
 
 def truth(pairs: Sequence[tuple[float, float]], name: str) -> str:
@@ -346,68 +302,13 @@ def truth(pairs: Sequence[tuple[float, float]], name: str) -> str:
     if not known:
         return ""
     everything = [v for pair in known for v in pair]
-    low, high = _apart(min(everything), max(everything))
+    low, high = apart(min(everything), max(everything))
     xs, ys = Scale(low, high, 54, 350), Scale(low, high, 310, 14)
-    made = _grid(ys, 54, 350)
+    made = levels(ys, 54, 350)
     for value in ticks(low, high, 4):
-        made.append(_text(xs(value), 328, _tick(value), "tick mid"))
+        made.append(text(xs(value), 328, tick(value), "tick mid"))
     made.append('<line class="phase" x1="54" y1="310" x2="350" y2="14"/>')
-    made += [f'<circle class="dot" cx="{_n(xs(a))}" cy="{_n(ys(b))}" r="2.5"/>' for a, b in known]
-    made += [_text(202, 350, "truth", "cap mid"), _text(60, 24, "answer", "cap"), _text(346, 70, "equal", "tick end")]
+    made += [f'<circle class="dot" cx="{px(xs(a))}" cy="{px(ys(b))}" r="2.5"/>' for a, b in known]
+    made += [text(202, 350, "truth", "cap mid"), text(60, 24, "answer", "cap"), text(346, 70, "equal", "tick end")]
     desc = f"{len(known)} test rows; on the dashed line answer and truth are equal."
-    return _svg(name, "Answer against truth", desc, (364, 358), "".join(made))
-
-
-# ---------------------------------------------------------------- parts
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers between two values, about `most` of them.
-
-    >>> ticks(0.83, 1.0, 4)
-    [0.85, 0.9, 0.95, 1.0]
-    """
-    if not high > low:
-        return [low]
-    rough = (high - low) / most
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * k for k in (1, 2, 2.5, 5, 10) if unit * k >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:g}"
-
-
-def _apart(low: float, high: float) -> tuple[float, float]:
-    gap = (high - low) * 0.05 or abs(high) * 0.05 or 0.5
-    return low - (gap if low != 0 else 0), high + gap
-
-
-def _finite(value: float, instead: float) -> float:
-    return value if math.isfinite(value) else instead
-
-
-def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _e(text: str) -> str:
-    return escape(clean(text), quote=True)
-
-
-def _text(x: float, y: float, text: str, kind: str = "lab") -> str:
-    return f'<text class="{kind}" x="{_n(x)}" y="{_n(y)}">{_e(text)}</text>'
-
-
-def _svg(
-    name: str, title: str, desc: str, size: tuple[int, int], body: str | Iterable[str], fixed: bool = False
-) -> str:
-    """A picture with its title and description; `fixed` ones keep their size, others fill their place."""
-    w, h = size
-    own = f' width="{w}" height="{h}"' if fixed else ""
-    return (
-        f'<svg role="img" aria-labelledby="{_e(name)}-t" aria-describedby="{_e(name)}-d" viewBox="0 0 {w} {h}"{own}>'
-        f'<title id="{_e(name)}-t">{_e(title)}</title><desc id="{_e(name)}-d">{_e(desc)}</desc>{"".join(body)}</svg>'
-    )
+    return svg(name, "Answer against truth", desc, (364, 358), "".join(made))

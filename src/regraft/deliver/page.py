@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from regraft.data.open import sentence
-from regraft.deliver import figures, grids, report
+from regraft.deliver import figures, foreseen, grids, report
 from regraft.deliver import story as words
-from regraft.deliver.figures import Bar, Point, Shape
+from regraft.deliver.figures import Bar, Point
 from regraft.deliver.story import Story, brief, clean, clock, count, figure, span
+from regraft.deliver.svg import Figure, Shape
 from regraft.waist import Trial
 
 PANELS = 12
@@ -30,6 +31,7 @@ SECTIONS = (
     ("baselines", "What it is worth"),
     ("plans", "What was tried"),
     ("curves", "How the plans learned"),
+    ("foreseen", "What was foreseen"),
     ("mistakes", "Where it errs"),
     ("checks", "Checks"),
     ("findings", "Findings about the data"),
@@ -40,18 +42,17 @@ SECTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A drawing with its caption; `narrow` is the same for a small screen, `fixed` ones scroll in their own box."""
-
-    svg: Markup
-    caption: str
-    narrow: Markup | None = None
-    fixed: bool = False
-
-
 def write_page(story: Story) -> str:
-    """The report as one self-contained HTML page. Every text is escaped where it is put in."""
+    """The report as one self-contained HTML page."""
+    told = {**_answer(story), **_tried(story), **_mistakes(story), **_made(story)}
+    told["grids"] = _grids(story)
+    told["figures"] = {"baselines": _baselines(story), "scatter": _scatter(story), "mistakes": _confusion(story)}
+    told["foreseen"] = foreseen.told(story)
+    return render("page.html.j2", told)
+
+
+def render(template: str, told: Mapping[str, Any]) -> str:
+    """A page of this folder. Every text is escaped where it is put in."""
     shelf = Environment(
         loader=PackageLoader("regraft.deliver", ""),
         autoescape=True,
@@ -60,10 +61,7 @@ def write_page(story: Story) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    told = {**_answer(story), **_tried(story), **_mistakes(story), **_made(story)}
-    told["grids"] = _grids(story)
-    told["figures"] = {"baselines": _baselines(story), "scatter": _scatter(story), "mistakes": _confusion(story)}
-    return shelf.get_template("page.html.j2").render(told)
+    return shelf.get_template(template).render(told)
 
 
 # ---------------------------------------------------------------- the parts of the page
@@ -91,7 +89,7 @@ def _answer(story: Story) -> dict[str, Any]:
         "lede": lede,
         "facts": _facts(story),
         "answer": answer,
-        "sections": SECTIONS,
+        "sections": [one for one in SECTIONS if one[0] != "foreseen" or story.advice is not None],
         "shipped": story.shipped,
     }
 

@@ -12,12 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from regraft.data.open import sentence
-from regraft.deliver import grids
+from regraft.deliver import foreseen, grids
 from regraft.deliver import story as words
 from regraft.deliver.grids import Grid
 from regraft.deliver.story import Story
 from regraft.kit import shelf
-from regraft.waist import Account, Data, DataCard, Opening, Plan, Score, Trial, Verdict, plain
+from regraft.waist import (
+    Account,
+    BackboneCard,
+    Data,
+    DataCard,
+    MachineCard,
+    Opening,
+    Plan,
+    Score,
+    Trial,
+    Verdict,
+    plain,
+)
 
 SCHEMA = 1
 
@@ -30,40 +42,45 @@ def write_report(story: Story) -> str:
     score = words.score_of(winner, "test")
     measured = f", {told(score)} on the test split" if score else ""
     lines = [
-        f"# {_text(words.brief(data.name))} on {_text(words.brief(body.name))}",
+        f"# {harmless(words.brief(data.name))} on {harmless(words.brief(body.name))}",
         "",
         f"**{verdict.decision.capitalize()}: {_code(name)}**{measured}.",
         "",
-        f"- Why: {_text(words.sentence_case(verdict.rule, upper=False))}",
-        f"- Against it: {_text(words.sentence_case(verdict.against, upper=False))}",
-        *([f"- In its place: {_text(words.sentence_case(verdict.fallback, upper=False))}"] if verdict.fallback else []),
-        f"- Tried: {_text(words.tried(story))}.",
-        *(f"- Budget: {_text(line)}" for line in words.spent(story)),
-        f"- Data: {_text(words.sentence_case(sentence(data), upper=False))}",
-        *(f"- {_text(words.sentence_case(note))}" for note in data.notes),
-        f"- Backbone: {_text(made['Backbone'])}.",
-        f"- Machine: {_text(made['Machine'])}.",
-        *(f"- {_text(words.sentence_case(note))}" for note in (*body.notes, *story.machine.notes)),
+        f"- Why: {harmless(words.sentence_case(verdict.rule, upper=False))}",
+        f"- Against it: {harmless(words.sentence_case(verdict.against, upper=False))}",
+        *(
+            [f"- In its place: {harmless(words.sentence_case(verdict.fallback, upper=False))}"]
+            if verdict.fallback
+            else []
+        ),
+        f"- Tried: {harmless(words.tried(story))}.",
+        *(f"- Budget: {harmless(line)}" for line in words.spent(story)),
+        f"- Data: {harmless(words.sentence_case(sentence(data), upper=False))}",
+        *(f"- {harmless(words.sentence_case(note))}" for note in data.notes),
+        f"- Backbone: {harmless(made['Backbone'])}.",
+        f"- Machine: {harmless(made['Machine'])}.",
+        *(f"- {harmless(words.sentence_case(note))}" for note in (*body.notes, *story.machine.notes)),
         "",
-        *_section("What it is worth", grids.baselines(story)),
-        *_section("Trials", grids.trials(story)),
+        *section("What it is worth", grids.baselines(story)),
+        *section("Trials", grids.trials(story)),
         "Validation chooses; test is read once, at the end. Intervals are 95 %.",
         "",
         *_notes(story),
-        *_section("The winner against the others", grids.comparisons(story)),
-        *_section("The winner's plan", grids.phases(winner.plan), before=_bullets(plan_terms(winner.plan))),
-        *_section("Left out", grids.skipped(story)),
-        *_section("Checks", grids.checks(story)),
-        *_section("Learning curves", grids.curves(story)),
+        *section("The winner against the others", grids.comparisons(story)),
+        *section("The winner's plan", grids.phases(winner.plan), before=bullets(plan_terms(winner.plan))),
+        *section("Left out", grids.skipped(story)),
+        *section("Checks", grids.checks(story)),
+        *section("Learning curves", grids.curves(story)),
+        *_foreseen(story),
         *_where_it_errs(story),
         *_findings(story),
-        *_section("Rows", grids.splits(story), grids.classes(story)),
+        *section("Rows", grids.splits(story), grids.classes(story)),
         *_use(story),
         "## Repeat it",
         "",
-        *_fenced(words.reproduce(story.options)),
+        *fenced(words.reproduce(story.options)),
         "",
-        *_bullets(repeat_terms(story)),
+        *bullets(repeat_terms(story)),
         "",
         f"{again} reads this run; `--fresh` in the command that "
         "made it runs it anew. Splits, plans and every choice that a clock made lie in options.json, splits.csv, "
@@ -122,7 +139,11 @@ def plan_terms(plan: Plan) -> list[tuple[str, str]]:
 
 def made_terms(story: Story) -> list[tuple[str, str]]:
     """Backbone and machine in a line each."""
-    body, machine = story.backbone, story.machine
+    return rests_on(story.backbone, story.machine)
+
+
+def rests_on(body: BackboneCard, machine: MachineCard) -> list[tuple[str, str]]:
+    """As `made_terms`, of records."""
     return [
         (
             "Backbone",
@@ -156,7 +177,7 @@ def repeat_terms(story: Story) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- Markdown
 
 
-def _section(title: str, *shown: Grid, before: Sequence[str] = ()) -> list[str]:
+def section(title: str, *shown: Grid, before: Sequence[str] = ()) -> list[str]:
     """A heading with tables below it; nothing where all of them are empty."""
     if not any(grid.rows for grid in shown):
         return []
@@ -169,34 +190,49 @@ def _section(title: str, *shown: Grid, before: Sequence[str] = ()) -> list[str]:
 def _grid(grid: Grid) -> list[str]:
     rule = "|".join("---:" if i in grid.right else "---" for i in range(len(grid.head)))
     return [
-        _text(grid.caption),
+        harmless(grid.caption),
         "",
-        f"| {' | '.join(map(_text, grid.head))} |",
+        f"| {' | '.join(map(harmless, grid.head))} |",
         f"|{rule}|",
-        *(f"| {' | '.join(map(_text, row))} |" for row in grid.rows),
+        *(f"| {' | '.join(map(harmless, row))} |" for row in grid.rows),
     ]
 
 
-def _bullets(terms: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"- {term}: {_text(text)}" for term, text in terms]
+def _foreseen(story: Story) -> list[str]:
+    """What advice had said before the race, beside what came; empty where none was asked for."""
+    if story.advice is None:
+        return []
+    before = [
+        *bullets(foreseen.terms(story)),
+        "",
+        *(f"- {harmless(words.sentence_case(line))}" for line in foreseen.sentences(story.advice.survey)),
+    ]
+    return section("What was foreseen", *foreseen.tables(story.advice.survey), *foreseen.came(story), before=before)
+
+
+def bullets(terms: Sequence[tuple[str, str]]) -> list[str]:
+    """Terms as a list."""
+    return [f"- {term}: {harmless(text)}" for term, text in terms]
 
 
 def _notes(story: Story) -> list[str]:
     known = words.names(story.trials)
-    made = [f"- {_text(f'{n}: {note}')}." for n, trial in zip(known, story.trials, strict=True) for note in trial.notes]
+    made = [
+        f"- {harmless(f'{n}: {note}')}." for n, trial in zip(known, story.trials, strict=True) for note in trial.notes
+    ]
     return [*made, ""] if made else []
 
 
 def _where_it_errs(story: Story) -> list[str]:
     if story.examined is None:
         return []
-    return _section("Where it errs", *mistakes(story), grids.examples(story.examined))
+    return section("Where it errs", *mistakes(story), grids.examples(story.examined))
 
 
 def _findings(story: Story) -> list[str]:
     """What was found about the data, and what was left out of it."""
     left = words.left_out(story.bad)
-    before = [_text(words.sentence_case(left)), ""] if left else []
+    before = [harmless(words.sentence_case(left)), ""] if left else []
     if not story.flags:
         return ["## Findings about the data", "", *before] if left else []
     return ["## Findings about the data", "", *before, *_grid(grids.flags(story)), ""]
@@ -207,7 +243,7 @@ def _use(story: Story) -> list[str]:
     if not story.shipped:
         return ["## Use it", "", "Nothing is shipped: the checks above say why.", ""]
     run, data = str(story.run), story.data
-    made = ["## Use it", "", *_fenced("\n".join(commands(run, data))), ""]
+    made = ["## Use it", "", *fenced("\n".join(commands(run, data))), ""]
     if story.opening is not None:
         made += [*_opens(f"{run}/{words.BUNDLE}", data.modality, data.columns, story.opening), ""]
     return made
@@ -218,7 +254,7 @@ def _opens(folder: str, modality: str, columns: Sequence[str], opening: Opening)
     return [
         f"The bundle opens without regraft, with `{opening.library}` alone:",
         "",
-        *_fenced(opening_lines(folder, modality, columns, opening), "python"),
+        *fenced(opening_lines(folder, modality, columns, opening), "python"),
     ]
 
 
@@ -229,7 +265,7 @@ def opening_lines(folder: str, modality: str, columns: Sequence[str], opening: O
     return f"folder, inputs = {json.dumps(folder)}, [{inputs}]\n{opening.use}"
 
 
-def _fenced(text: str, language: str = "") -> list[str]:
+def fenced(text: str, language: str = "") -> list[str]:
     """A block of code, between fences that are longer than any in it."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return [fence + language, text, fence]
@@ -286,11 +322,11 @@ def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
     scores = {(s.split, s.metric): s for s in trial.scores}
     test, target = trial.score("test"), data.target
     network, rows = trial.plan.init != "plain", len(data.train) + (len(data.val) if trial.plan.fold == "all" else 0)
-    does = f"Tells {len(target.labels)} classes apart: {_text(', '.join(target.labels[:50]))}."
+    does = f"Tells {len(target.labels)} classes apart: {harmless(', '.join(target.labels[:50]))}."
     if target.kind == "number":
-        does = f"Predicts {_text(target.name)}, a number (mean {target.centre:.4g} in training)."
+        does = f"Predicts {harmless(target.name)}, a number (mean {target.centre:.4g} in training)."
     elif target.kind == "multi":
-        does = f"Gives any of {len(target.labels)} labels: {_text(', '.join(target.labels[:50]))}."
+        does = f"Gives any of {len(target.labels)} labels: {harmless(', '.join(target.labels[:50]))}."
     lines = [
         "---",
         f"library_name: {opening.library.replace('_', '-')}",
@@ -299,7 +335,7 @@ def model_card(trial: Trial, data: Data, base: str, opening: Opening) -> str:
         "tags: [regraft, transfer-learning]",
         "---",
         "",
-        f"# {_text(data.name)}: {trial.label}{f' on {_text(base)}' if network else ''}",
+        f"# {harmless(data.name)}: {trial.label}{f' on {harmless(base)}' if network else ''}",
         "",
         does,
         f"{told(test)} on {test.n} test rows that chose nothing.",
@@ -357,7 +393,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _text(text: str) -> str:
+def harmless(text: str) -> str:
     """Text that came from data, harmless in Markdown: no markup, no new lines, no cell ends, no links, no list."""
     line = "".join("\\" + c if c in "\\`*_{}[]<>|#&~" else c for c in words.clean(text))
     line = re.sub(r"^(\s*)([-+])(?=[-+\s]|$)", r"\1\\\2", line)

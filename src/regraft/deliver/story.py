@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regraft.backbone import bundle as bundles
 from regraft.kit import store
@@ -37,6 +37,9 @@ from regraft.waist import (
     Verdict,
 )
 
+if TYPE_CHECKING:
+    from regraft.planner.advise import Advice
+
 BUNDLE = "bundle"
 QUARANTINE = "quarantine.jsonl"
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -52,7 +55,8 @@ ROLES = ("as it is", "from scratch", "plain features")
 class Story:
     """A finished run as its records tell it; `examined` and `opening` are None where there is nothing to tell.
 
-    `flags` are findings about the data, `bad` what was left out of it; older runs have neither.
+    `flags` are findings about the data, `bad` what was left out of it; older runs have neither. `advice` is what was
+    foreseen, where that was asked for.
     """
 
     run: Path
@@ -67,6 +71,7 @@ class Story:
     opening: Opening | None = None
     flags: tuple[Flag, ...] = ()
     bad: tuple[Bad, ...] = ()
+    advice: Advice | None = None
 
     @property
     def winner(self) -> Trial:
@@ -98,7 +103,15 @@ def read(path: Path, verdict: Verdict | None = None) -> Story:
         opening=bundles.read(bundle).opening if bundles.is_bundle(bundle) else None,
         flags=flags(path),
         bad=quarantined(path),
+        advice=_advice(folder) if folder.has("advice") else None,
     )
+
+
+def _advice(folder: store.Folder) -> Advice:
+    """What was foreseen of a run; its records are torch's neighbours, so they are imported where there is one."""
+    from regraft.planner.advise import Advice
+
+    return folder.load("advice", Advice)
 
 
 def flags(run: Path) -> tuple[Flag, ...]:
@@ -187,6 +200,15 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     return f"{whole // 3600:,} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+
+
+def size(count: float) -> str:
+    """Bytes as one says them.
+
+    >>> size(1_500_000), size(2.5e9)
+    ('1.5 MB', '2.5 GB')
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -27,14 +27,19 @@ class Folder:
 
     def step(self, name: str, kind: type[T], work: Callable[[], T], *inputs: Any) -> T:
         """The record of step `name`: read if it was made from equal `inputs`, otherwise made and written."""
-        key = fingerprint(*inputs)
+        if (held := self.made(name, kind, *inputs)) is not None:
+            return held
+        made = work()
+        self.write(name, made, fingerprint(*inputs))
+        return made
+
+    def made(self, name: str, kind: type[T], *inputs: Any) -> T | None:
+        """The record of a step that was made from equal `inputs`; None where there is none."""
         held = self._held(name)
-        if held is not None and held.get("inputs") == key:
+        if held is not None and held.get("inputs") == fingerprint(*inputs):
             with contextlib.suppress(ValueError):  # a record of another version's shape is made anew
                 return record(kind, held["record"])
-        made = work()
-        self.write(name, made, key)
-        return made
+        return None
 
     def write(self, name: str, made: Any, inputs: str = "") -> None:
         """Store a record under `name`, with the fingerprint of what it was made from and one of itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -21,7 +21,8 @@ from regraft.planner.labels import Labels, efficiency
 from regraft.planner.noise import noise
 from regraft.planner.price import Fit, Price, Rate, elsewhere, fits, price
 from regraft.planner.rules import Fired, Measured, Needs
-from regraft.planner.timing import Steps, timed
+from regraft.planner.sizes import BACKWARD
+from regraft.planner.timing import ENOUGH_S, Steps, timed
 from regraft.planner.transfer import disagreement, scores
 from regraft.waist import Event, Facts, Plan, Row, Said
 
@@ -85,7 +86,10 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A plan, the way that it goes, what it takes here at most, and on the card that was asked about."""
+    """A plan, the way that it goes, what it takes here at most, and on the card that was asked about.
+
+    `alike` are the labels of all plans of its kind, whatever their rate: they take the same.
+    """
 
     strategy: str
     label: str
@@ -93,6 +97,7 @@ class Priced:
     here: Price
     there: Price | None = None
     fit: Fit | None = None
+    alike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +125,14 @@ def advise(
     `rate` is that of this machine, or of `card` where one is named.
     """
     seen = yield from survey(course)
-    plans = [family[0][1] for family in families(plans, 0)]
+    kinds = families(plans, 0)
+    plans = [family[0][1] for family in kinds]
     yield Said(f"timing a few steps of {len(plans)} plans")
     steps, stages = timed(course, plans), len(facts.backbone.stages)
-    priced = tuple(_priced(course, plan, steps, rate, card) for plan in plans)
+    priced = tuple(
+        replace(_priced(course, plan, steps, rate, card), alike=tuple(one.label for _, one in family))
+        for plan, family in zip(plans, kinds, strict=True)
+    )
     deepest = min((one for one in plans if way_of(one, stages) == "tune"), key=lambda one: one.trunk, default=None)
     whole = deepest if deepest is not None and not deepest.trunk else None
     measured = Measured(
@@ -210,6 +219,13 @@ def survey(course: Course) -> Generator[Event, None, Survey]:
         labels=efficiency(seen.layers[-1].features, targets, groups, course.seed) if judged else None,
         seconds=round(time.monotonic() - begun, 2),
     )
+
+
+def takes(course: Course, plans: Sequence[Plan]) -> float:
+    """About how many seconds advice takes: two passes of some rows, and a few steps of each kind of plan."""
+    row_s, kinds = course.machine.forward_s, families(plans, 0)
+    steps = [min(2 * ENOUGH_S, 2 * (1 + BACKWARD) * family[0][1].batch * row_s) for family in kinds]
+    return 2 * len(some(course)) * row_s + sum(steps)
 
 
 def some(course: Course) -> list[Row]:
