@@ -350,9 +350,10 @@ def _run(race: Race, options: Options, base: str) -> Generator[Event, None, int]
     """
     from regraft.deliver.pack import pack
     from regraft.planner.pick import Field
+    from regraft.planner.standing import standings
 
     course, packed = race.course, -1
-    with contextlib.closing(race.run()) as work:  # what fails here ends the race here, too: it saves what it has
+    with contextlib.closing(standings(race)) as work:  # what fails here ends the race here, too: it saves what it has
         for event in work:
             if isinstance(event, LOGGED):
                 course.folder.log(type(event).__name__, event)

@@ -749,7 +749,28 @@ class Finished:
     trial: Trial
 
 
-Event = Step | Scored | PhaseDone | Said | Filled | Finished
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a plan stands on its way to a rung of a race: to epoch `rung`, or to its end where that is 0.
+
+    `seconds` were spent on it so far, of about `forecast_s`; `score` is the best so far, on validation.
+    """
+
+    number: int
+    label: str
+    rung: int
+    state: Literal["runs", "paused", "lost", "finished", "left out"]
+    seconds: float = 0.0
+    forecast_s: float = 0.0
+    score: Score | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raced:
+    """A race is over."""
+
+
+Event = Step | Scored | PhaseDone | Said | Filled | Finished | Standing | Raced
 
 
 # ---------------------------------------------------------------- verdict and bundle

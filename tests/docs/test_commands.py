@@ -15,6 +15,7 @@ STAGES: dict[str, stages.Stage] = {
     "docs/files.md": stages.digits,
     "docs/lora.md": stages.small,
     "docs/models.md": stages.network,
+    "docs/report.md": stages.digits,
     "docs/speed.md": stages.small,
     "docs/when_wrong.md": stages.wrong,
 }

@@ -12,11 +12,15 @@ import textwrap
 import time
 from collections.abc import Generator, Mapping
 from types import FrameType
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from regraft.errors import Interrupted, RegraftError
+
+if TYPE_CHECKING:
+    from regraft.cli.board import Board
+    from regraft.waist import Standing
 
 SCHEMA = 1
 EVERY_S, BLINK_S = 10.0, 0.1
@@ -29,23 +33,30 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks 
 
 
 class Screen:
-    """Progress on standard error: one calm line on a terminal, plain lines at most every ten seconds in a log."""
+    """Progress on standard error: one calm line on a terminal, plain lines at most every ten seconds in a log.
+
+    While a race runs, a terminal has a table of it.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.live = sys.stderr.isatty() and not quiet
         self._last = time.monotonic()
         self._shown = 0
+        self._board: Board | None = None
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if not self.quiet:
+        if self._board is not None:
+            if not self._board.heads(text):
+                self._board.say(clean(text))
+        elif not self.quiet:
             self._wipe()
             print(folded(clean(text), sys.stderr), file=sys.stderr, flush=True)
 
     def event(self, event: Any) -> None:
         """Show one event of a run."""
-        from regraft.waist import Epoch, Filled, Finished, PhaseDone, Said, Scored, Step
+        from regraft.waist import Epoch, Filled, Finished, PhaseDone, Raced, Said, Scored, Standing, Step
 
         if isinstance(event, Said):
             self.say(event.text)
@@ -56,7 +67,11 @@ class Screen:
             self._passing(f"step {event.step}/{event.steps}: loss {event.loss:.4f}")
         elif isinstance(event, PhaseDone) and event.verified:
             self.say(f"  {event.verified} frozen tensors hashed before and after: unchanged")
-        elif isinstance(event, Finished):
+        elif isinstance(event, Standing):
+            self._stands(event)
+        elif isinstance(event, Raced):
+            self._over()
+        elif isinstance(event, Finished) and self._board is None:
             t = event.trial
             said = [f"validation {score.value:.3f}" for score in t.scores if score.split == "val"][:1]
             said += [f"{t.cost.seconds:.1f} s"] + ([f"stopped: {t.stopped}"] if t.stopped else [])
@@ -105,6 +120,7 @@ class Screen:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             self._wipe()
+            self._over()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
@@ -134,8 +150,30 @@ class Screen:
         room = max(200, least) if wide else columns
         Console(width=room, highlight=False).print(table)
 
+    def _stands(self, row: Standing) -> None:
+        """How a plan stands, in a table where a terminal can redraw one."""
+        if self.live and self._board is None:
+            from rich.console import Console
+
+            from regraft.cli.board import Board
+
+            console = Console(stderr=True, highlight=False)
+            if console.is_terminal and not console.is_dumb_terminal:
+                self._wipe()
+                self._board = Board(console)
+        if self._board is not None:
+            self._board.put(row)
+
+    def _over(self) -> None:
+        """A race is over: its table stays as it is."""
+        board, self._board = self._board, None
+        if board is not None:
+            board.close()
+
     def _passing(self, text: str) -> None:
-        if self.live:
+        if self._board is not None:
+            self._board.passing(clean(text))
+        elif self.live:
             if time.monotonic() - self._last >= BLINK_S:
                 self._last = time.monotonic()
                 self._wipe()

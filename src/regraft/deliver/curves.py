@@ -136,7 +136,7 @@ def beside(rows: Sequence[Pair], told: Callable[[float], str], what: str, name: 
     known = [row for row in rows if min(row.foreseen, row.came) > 0 and math.isfinite(row.foreseen + row.came)]
     if not known:
         return ""
-    step, left, right = 44, 12, width - 132
+    step, left, right = 44, 12, width - 148
     values = [value for row in known for value in (row.foreseen, row.came)]
     low, high = min(values), max(values)
     log = high >= FAR * low

@@ -108,7 +108,13 @@ def prices(found: Advice) -> Grid:
     rows = []
     for one in found.priced:
         cost = one.here.cost
-        row = [one.label, _lower(WAYS[one.way]), f"{cost.trainable:,}", clock(cost.seconds), size(cost.peak_bytes or 0)]
+        row = [
+            one.label,
+            _lower(WAYS[one.way]),
+            f"{cost.trainable:,}",
+            clock(cost.seconds),
+            _held(cost.peak_bytes or 0),
+        ]
         row += [
             size((cost.disk_bytes or 0) + one.here.cache_bytes),
             f"{cost.kwh or 0:.2g}",
@@ -234,7 +240,7 @@ def came(story: Story) -> tuple[Grid, Grid]:
         caption="Memory of the process: what was foreseen, and the peak of each trial.",
         head=("plan", "foreseen", "peak", "share"),
         rows=tuple(
-            (known[i], size(foreseen), size(peak), _share(peak / foreseen)) for i, foreseen, peak in _peaks(some)
+            (known[i], _held(foreseen), _held(peak), _share(peak / foreseen)) for i, foreseen, peak in _peaks(some)
         ),
         right=(1, 2, 3),
         marked=tuple(k for k, (i, _, _) in enumerate(_peaks(some)) if i == story.verdict.winner),
@@ -331,10 +337,15 @@ def _beside(story: Story, what: str) -> Figure | None:
     pairs = [Pair(known[i], own.here.cost.seconds, trial.cost.seconds, i == won) for i, trial, own in some]
     if what == "memory":
         pairs = [Pair(known[i], foreseen, peak, i == won) for i, foreseen, peak in _peaks(some)]
-    form = size if what == "memory" else _clock
+    form = _held if what == "memory" else _clock
     wide, narrow = (curves.beside(pairs, form, what, f"came-{what}-{w}", w) for w in (720, 340))
     caption = "Diamonds were foreseen, circles came; filled with a ring: the winner."
     return Figure(Markup(wide), caption, Markup(narrow)) if wide else None
+
+
+def _held(count: float) -> str:
+    """Memory as the table of trials has it."""
+    return size(count) if count >= 1e10 else f"{count / 1e6:,.0f} MB"
 
 
 def _clock(seconds: float) -> str:

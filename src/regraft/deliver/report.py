@@ -204,7 +204,6 @@ def _foreseen(story: Story) -> list[str]:
         return []
     before = [
         *bullets(foreseen.terms(story)),
-        "",
         *(f"- {harmless(words.sentence_case(line))}" for line in foreseen.sentences(story.advice.survey)),
     ]
     return section("What was foreseen", *foreseen.tables(story.advice.survey), *foreseen.came(story), before=before)

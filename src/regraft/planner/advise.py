@@ -127,7 +127,7 @@ def advise(
     seen = yield from survey(course)
     kinds = families(plans, 0)
     plans = [family[0][1] for family in kinds]
-    yield Said(f"timing a few steps of {len(plans)} plans")
+    yield Said(f"timing a few steps of {len(plans)} plan{'s' * (len(plans) > 1)}")
     steps, stages = timed(course, plans), len(facts.backbone.stages)
     priced = tuple(
         replace(_priced(course, plan, steps, rate, card), alike=tuple(one.label for _, one in family))

@@ -34,6 +34,7 @@ class Race:
     Args:
         plans: What was proposed, the rates of a kind with the most promising first.
         named: The plans were asked for: none is left out because it cannot win, none stopped because it is behind.
+    `running` is what runs or ran last: its number, the plan, and the epoch to which it runs, 0 for its end.
     """
 
     def __init__(self, course: Course, plans: Sequence[Plan], budget: Budget, clock: Clock, named: bool) -> None:
@@ -42,6 +43,7 @@ class Race:
         self.trials: list[Trial] = []
         self.skipped: list[Skipped] = []
         self.pace = Pace(course)
+        self.running: tuple[int, Plan, int] | None = None
         self._diverged: dict[int, Diverged] = {}
         self._seen: dict[int, Trial] = {}
 
@@ -164,6 +166,7 @@ class Race:
         curve, stages = list(self.course.curve(number, plan)), self._stages(plan)
         if rung and (self.course.finished(number, plan) or reached(plan, stages, curve) >= rung):
             return
+        self.running = number, plan, rung
         yield Said(f"{number + 1}/{len(self.plans)} {plan.label}{' goes on' if curve else ''}")
         closing = self.pace.closing(plan)
         self.clock.reserve_s += closing
