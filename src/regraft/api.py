@@ -67,7 +67,8 @@ def adapt(
         long, max_tokens: What becomes of texts of more tokens than that: "cut", "ends" or "windows"; 0 is the default.
         strategies: Names of files in strategies/, or dotted module paths; none for a race of all of them.
         knobs: "<strategy>.<knob>" → value.
-        budget: "5m", "12trials", "20epochs" …; a race without one has ten minutes, named strategies have no bound.
+        budget: "5m", "12trials", "20epochs", "0.1kWh" …; a race without one has ten minutes, named strategies have no
+            bound.
         refit: "all" trains the winner once more on validation rows too.
         precision: "fp32", or "auto": trunk and training steps compute as is measured fastest here (layout, bfloat16, a
             compiled trunk), and large JPEGs are decoded for the trunk at a smaller scale.

@@ -244,16 +244,18 @@ def _work(
     from regraft.planner import survey
     from regraft.planner.clock import Clock
     from regraft.planner.course import Course
+    from regraft.planner.energy import WATTS
     from regraft.planner.race import Race
 
-    clock = Clock(folder, options.budget.seconds, begun)
+    clock = Clock(folder, options.budget.seconds, begun, options.budget.kwh)
     view, encoder, task = prepared
     body = folder.step("backbone", BackboneCard, lambda: survey.backbone(view, mark), mark)
     machine = folder.step("machine", MachineCard, lambda: survey.machine(view, data, encoder, options.precision), mark)
     hardware.settle(machine.threads)
+    clock.energy.watts = machine.watts or WATTS * machine.threads
     clock.opening_s = time.monotonic() - begun  # another process opens the bundle: it imports the same
-    clock.reserve_s = CLOSING_S + min(clock.opening_s, OPENING * options.budget.seconds)
-    if options.budget.seconds:
+    clock.reserve_s = CLOSING_S + min(clock.opening_s, OPENING * clock.whole())
+    if clock.bounded:
         limits = folder.step("limits", dict[str, int], lambda: _limits(clock.left(), machine, data), mark)
         data, notes = _affordable(data, limits, options)
         for note in notes:
@@ -294,7 +296,7 @@ def _plans(facts: Facts, options: Options, balance: float) -> list[Plan]:
     """
     raced = not options.strategies or options.budget != Budget()
     plans = propose(facts, strategies_of(options), options.knobs, balance, raced)
-    if options.strategies and options.budget.seconds:
+    if options.strategies and (options.budget.seconds or options.budget.kwh):
         every = propose(facts, strategies_of(replace(options, strategies=())), (), balance, raced=True)
         first = [next((p for p in every if p.init == init), None) for init in ("plain", "pretrained")]
         plans = [p for p in first if p is not None and p not in plans] + plans
@@ -329,6 +331,7 @@ def _limits(left_s: float, machine: MachineCard, data: Data) -> dict[str, int]:
 def _affordable(data: Data, limits: Mapping[str, int], options: Options) -> tuple[Data, tuple[str, ...]]:
     """The data, cut where one pass over it would take too much of the seconds there are; what was cut is said."""
     from regraft.data.split import thin
+    from regraft.deliver.story import budget_words
 
     def some(name: str) -> Sequence[Row]:
         rows: Sequence[Row] = getattr(data, name)
@@ -340,7 +343,7 @@ def _affordable(data: Data, limits: Mapping[str, int], options: Options) -> tupl
     if all(used == there for used, there in sizes.values()):
         return data, ()
     told = ", ".join(f"{used:,} of {there:,} {name} rows" for name, (used, there) in sizes.items() if used < there)
-    return less, (f"{options.budget.seconds:.0f} s do not suffice to read all rows once: {told} are used",)
+    return less, (f"{' or '.join(budget_words(options.budget))} do not suffice to read all rows once: {told} are used",)
 
 
 def _run(race: Race, options: Options, base: str) -> Generator[Event, None, int]:
@@ -375,6 +378,7 @@ def _end(race: Race, options: Options, body: BackboneCard, packed: int) -> Gener
     from regraft.backbone import bundle as bundles
     from regraft.deliver import native
     from regraft.deliver.pack import pack
+    from regraft.deliver.story import budget_words
     from regraft.planner.pick import pick
 
     course, folder, trials = race.course, race.course.folder, race.trials
@@ -382,7 +386,7 @@ def _end(race: Race, options: Options, body: BackboneCard, packed: int) -> Gener
     if not any(trial.whole for trial in trials):
         raise UsageError(
             "the budget was too small for a single trial",
-            saw=f"{race.clock.spent():.0f} s spent of {options.budget.seconds:.0f} s",
+            saw=f"{race.clock.spent():.0f} s spent, of {' or '.join(budget_words(options.budget))}",
             allowed="a budget in which one plan can be run",
             do=f"regraft adapt --resume {folder.path} goes on once; or choose a larger --budget",
         )

@@ -853,7 +853,8 @@ class Saved:
 class Account:
     """How a race spent its budget: seconds over all sittings, trials, epochs through the backbone, what was left out.
 
-    `rows` are (split, rows used of it): fewer than there are where the clock did not allow more.
+    `rows` are (split, rows used of it): fewer than there are where the clock did not allow more. `kwh` was drawn, and
+    `metered` says whether by the processor's counters: it is estimated otherwise.
     """
 
     budget: Budget
@@ -864,6 +865,8 @@ class Account:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     saved: Saved | None = None
+    kwh: float | None = None
+    metered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -963,7 +966,7 @@ class Budget:
         """
         word = text.strip().lower().replace(" ", "")
         counted = re.fullmatch(r"(\d+(?:\.\d+)?)(trials?|epochs?|kwh|gb|mb)", word)
-        if counted:
+        if counted and float(counted[1]) > 0:
             number, unit = float(counted[1]), counted[2]
             if unit == "kwh":
                 return Budget(kwh=number)

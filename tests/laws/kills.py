@@ -181,7 +181,7 @@ def content(run: Path) -> dict[str, Any]:
         "bytes": {name: durable.file_digest(run / name) for name in files},
         "bundle": {name: found_ for name, found_ in durable.sums(found.bundle).items() if name.startswith("model.")},
         "verdict": found.verdict,
-        "account": dataclasses.replace(found.account, seconds=0.0, saved=None),
+        "account": dataclasses.replace(found.account, seconds=0.0, saved=None, kwh=None),
     }
 
 

@@ -59,7 +59,7 @@ def told(run: flow.Run) -> dict[str, Any]:
         "bytes": {name: durable.file_digest(run.folder / name) for name in files},
         "bundle": durable.sums(run.bundle) if run.bundle.is_dir() else {},
         "verdict": plain(run.verdict),
-        "account": {name: value for name, value in account.items() if name not in ("seconds", "saved")},
+        "account": {name: value for name, value in account.items() if name not in ("seconds", "saved", "kwh")},
     }
 
 

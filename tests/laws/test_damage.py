@@ -143,7 +143,7 @@ def test_damage_to_a_finished_run_is_noticed_or_harmless(ran: Ran, tmp_path: Pat
                 assert Path(name).name in error.saw and error.do, f"{name}: {error}"
     unread = {Path(name).name for name in set(files(ran.run)) - noticed}
     people = {"events.jsonl", "report.html", "report.md", "quarantine.jsonl", "clock.json", "files.json", ".lock"}
-    people |= {"kept.json", "rates.json", "trunk.json"}  # the account holds what came of them
+    people |= {"energy.json", "kept.json", "rates.json", "trunk.json"}  # the account holds what came of them
     assert all(name in people or name.startswith(("weights-", "predictions-")) for name in unread), unread
 
 

@@ -139,8 +139,8 @@ def test_a_number_that_is_none_is_misuse(home: Path, capsys: pytest.CaptureFixtu
         ("--budget", "soon", "this is no budget"),
         ("--budget", "-5m", "this is no budget"),
         ("--budget", "0trials", "this is no budget"),
-        ("--budget", "8GB", "a budget in bytes or energy cannot be kept yet"),
-        ("--budget", "0.1kWh", "a budget in bytes or energy cannot be kept yet"),
+        ("--budget", "8GB", "a budget in bytes cannot be kept yet"),
+        ("--budget", "0kWh", "this is no budget"),
         ("--refit", "some", "there is no refit of that name"),
     ],
 )

@@ -24,7 +24,7 @@ KNOBS = (
     *(("scratch.epochs", "3"), ("gradual.epochs", "3"), ("layerwise.epochs", "3")),
 )
 NAMES = ("asis", "full", "gradual", "layerwise", "partial", "probe", "scratch")
-MEASURED = {"seconds", "notes", "saved"}
+MEASURED = {"seconds", "notes", "saved", "kwh"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def race(base: Course, folder: Path, budget: Budget, names: tuple[str, ...] = NA
     facts = Facts(places.card(course), survey.backbone(course.view, "mark"), course.machine)
     knobs = [knob for knob in KNOBS if knob[0].split(".")[0] in names]
     plans = propose(facts, names, knobs, raced=True)
-    clock = Clock(course.folder, budget.seconds, time.monotonic() - begun)
+    clock = Clock(course.folder, budget.seconds, time.monotonic() - begun, budget.kwh)
     return Race(course, plans, budget, clock, named=names != NAMES)
 
 

@@ -64,7 +64,7 @@ def adapt(
         str, typer.Option("--arch", help="The architecture of a state dict: timm/NAME, torchvision/NAME.")
     ] = "",
     budget: Annotated[
-        str, typer.Option("--budget", help="How much may be spent: 30s, 5m, 1h30m, 12trials or 20epochs.")
+        str, typer.Option("--budget", help="How much may be spent: 30s, 5m, 1h30m, 12trials, 20epochs or 0.1kWh.")
     ] = "",
     refit: Annotated[
         str, typer.Option("--refit", help="What ships: the winner as it was tried (train), or trained on all rows.")
@@ -268,7 +268,8 @@ def finale(screen: Screen, run: Run) -> None:
         put_sentence(f"  {finding.status}  {finding.check}: {finding.evidence}")
     if run.account.skipped or run.account.budget != Budget():
         left = f", {len(run.account.skipped)} plans left out" if run.account.skipped else ""
-        put(f"race    {run.account.trials} trials in {run.account.seconds:.0f} s{left}")
+        drawn = f", {story.drawn(run.account)}" if run.account.budget.kwh else ""
+        put(f"race    {run.account.trials} trials in {run.account.seconds:.0f} s{drawn}{left}")
     if run.account.saved and (text := story.spared(run.account.saved)):
         put_sentence(f"cache   {text}")
     put(f"report  {run.report}")

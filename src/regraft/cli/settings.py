@@ -187,7 +187,9 @@ def _kind(param: str, annotation: Any, field: Any, least: float | None) -> Any:
 
     base = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     if param == "budget":
-        return Annotated[str, AfterValidator(_budget), Field(examples=["30s", "5m", "1h30m", "12trials", "20epochs"])]
+        return Annotated[
+            str, AfterValidator(_budget), Field(examples=["30s", "5m", "1h30m", "12trials", "20epochs", "0.1kWh"])
+        ]
     if param == "allow_bad":
         return Annotated[str | float, AfterValidator(_share), Field(examples=["5%", 0.05])]
     if param == "cache_size":
@@ -209,7 +211,7 @@ def _kind(param: str, annotation: Any, field: Any, least: float | None) -> Any:
 def _budget(text: str) -> str:
     made = _amount(text)
     if text and not (made.seconds or made.trials or made.epochs):
-        raise ValueError("30s, 5m, 1h30m, 12trials or 20epochs")
+        raise ValueError("30s, 5m, 1h30m, 12trials, 20epochs or 0.1kWh")
     return text
 
 

@@ -369,6 +369,8 @@ def spent(story: Story) -> list[str]:
         f"{count(account.trials, 'trial')} took {clock(account.seconds)} over all sittings, with "
         f"{count(account.epochs, 'epoch')} through the backbone. {bound}"
     ]
+    if account.budget.kwh:
+        told.append(f"It drew {drawn(account)}.")
     there = dict(story.data.rows)
     fewer = [f"{used:,} of {there[s]:,} {s}" for s, used in account.rows if s in there and used < there[s]]
     if fewer:
@@ -376,6 +378,15 @@ def spent(story: Story) -> list[str]:
     if account.saved and (text := spared(account.saved)):
         told.append(f"{sentence_case(text)} Its price is that of a pass timed on this machine before the race.")
     return told + [sentence_case(note) for note in account.notes]
+
+
+def drawn(account: Account) -> str:
+    """What a run drew, and how that is known.
+
+    >>> drawn(Account(Budget(kwh=0.1), 9.0, 1, 0, (), kwh=0.01234))
+    '0.012 kWh (estimated)'
+    """
+    return f"{account.kwh or 0.0:.2g} kWh ({'by the processor' if account.metered else 'estimated'})"
 
 
 def sentence_case(text: str, upper: bool = True) -> str:

@@ -14,13 +14,12 @@ from regraft.engine.fit import touched
 from regraft.engine.predict import Graft
 from regraft.planner.cards import Card
 from regraft.planner.course import Course
+from regraft.planner.energy import WATTS
 from regraft.planner.timing import Steps
 from regraft.waist import Cost, Optimizer, Plan
 
 GRAMS = 481.0
 """CO₂ of a kWh: the world's mean of 2023. Reference: Ember, Global Electricity Review, 2024."""
-WATTS = 12.5
-"""What a thread is taken to draw where the processor does not say: a server's 200 W by 16 cores."""
 WRITTEN = 0.3e9
 """Bytes a second that are packed, hashed, written and made safe."""
 SCRATCH = 1.1

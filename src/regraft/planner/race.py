@@ -11,6 +11,7 @@ from regraft.errors import Diverged, NoMemory
 from regraft.planner.blend import SHARES, blend
 from regraft.planner.clock import Clock
 from regraft.planner.course import Course
+from regraft.planner.energy import KWH
 from regraft.planner.families import families
 from regraft.planner.pick import Field, lowest
 from regraft.planner.saved import saved
@@ -28,8 +29,8 @@ class Race:
     """One race: `run` yields the events of all trials; then `trials` and `account` say what came of it.
 
     Which plans run, how long and in which order follows from the plans, the budget and validation scores. Only a budget
-    in seconds asks the clock; what the clock decided is written down before it is done, so that a killed race goes on
-    as it began.
+    in seconds or energy asks the clock; what the clock decided is written down before it is done, so that a killed race
+    goes on as it began.
 
     Args:
         plans: What was proposed, the rates of a kind with the most promising first.
@@ -86,6 +87,8 @@ class Race:
             rows=tuple(splits.items()),
             skipped=tuple(self.skipped),
             saved=saved(self.course, self.trials),
+            kwh=round(self.clock.energy.spent() / KWH, 9),
+            metered=self.clock.energy.metered,
         )
 
     def _turn(self, family: list[Entry], families_left: int) -> Turn:
@@ -95,7 +98,7 @@ class Race:
             left = self.budget.epochs - self.account.epochs
             share = self._share(left, families_left, 1.0)
             return sized(family, stages, share, f"{left} epochs of {self.budget.epochs} were left for it")
-        if not self.budget.seconds:
+        if not self.clock.bounded:
             return Turn(tuple(n for n, _ in family), tuple(p for _, p in family))
 
         def measured() -> Turn:
@@ -224,7 +227,8 @@ class Race:
         if lead.plan.init != "pretrained" or not through(lead.plan, self._stages(lead.plan)):
             return
         need_s = (len(SHARES) + 1) * self.pace.closing(lead.plan)
-        if not self.course.folder.step("between", bool, lambda: need_s <= self.clock.left(), lead.plan):
+        fits = lambda: need_s <= self.clock.left()  # noqa: E731
+        if self.clock.bounded and not self.course.folder.step("between", bool, fits, lead.plan):
             yield Said(f"{lead.label} is not interpolated with the pretrained weights: the clock does not allow it")
             return
         try:

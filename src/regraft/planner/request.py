@@ -45,7 +45,7 @@ def parse_budget(text: str) -> Budget:
         return Budget.parse(text) if text else Budget()
     except ValueError as error:
         raise UsageError(
-            "this is no budget", saw=text, allowed="30s, 5m, 1h30m, 12trials, 20epochs", do="--budget 5m"
+            "this is no budget", saw=text, allowed="30s, 5m, 1h30m, 12trials, 20epochs, 0.1kWh", do="--budget 5m"
         ) from error
 
 
@@ -88,11 +88,11 @@ def check_request(options: Options) -> None:
     ):
         if value not in known:
             raise unknown(kind, value, known)
-    if options.budget.bytes or options.budget.kwh:
+    if options.budget.bytes:
         raise UsageError(
-            "a budget in bytes or energy cannot be kept yet",
-            saw="8GB" if options.budget.bytes else "0.1kWh",
-            allowed="30s, 5m, 1h30m, 12trials, 20epochs",
+            "a budget in bytes cannot be kept yet",
+            saw=f"{options.budget.bytes / 1e9:g}GB",
+            allowed="30s, 5m, 1h30m, 12trials, 20epochs, 0.1kWh",
             do="choose one of these",
         )
     check_knobs(strategies_of(options), options.knobs)
