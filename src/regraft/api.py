@@ -1,4 +1,4 @@
-"""The verbs in Python: `adapt` data with a model, `open` what came of it, `evaluate` and `compare` it."""
+"""The verbs in Python: `advise` on data and models, `adapt`, `open` what came of it, `evaluate` and `compare` it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.flow import Run as Run
-from regraft.flow import finish, read_run, steps
+from regraft.flow import advice, finish, read_run, steps
 from regraft.kit import store
 from regraft.planner.request import parse_budget, parse_share
 from regraft.waist import Options, Reading
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from regraft.deliver.compare import Compared
     from regraft.deliver.evaluate import Evaluation
     from regraft.deliver.model import Model
+    from regraft.planner.advise import Advice
 
 
 def adapt(
@@ -94,7 +95,7 @@ def adapt(
     )
     options = Options(
         data=str(data) if isinstance(data, (str, Path)) else f"<{type(data).__name__}>",
-        model=str(model) if isinstance(model, (str, Path)) else f"<{_class(model)}>",
+        model=_told(model),
         reading=reading,
         strategies=tuple(strategies),
         knobs=texts,
@@ -111,6 +112,87 @@ def adapt(
         advise=advise,
     )
     return finish(steps(options, Path(out), fresh=fresh, data=data, model=model))
+
+
+def advise(
+    data: Any,
+    *,
+    model: Any = None,
+    zoo: str | Path = "",
+    goal: str = "",
+    serve_on: str = "",
+    many_tasks: bool = False,
+    energy_budget: float = 0.0,
+    on: str = "",
+    hourly: float = 0.0,
+    target: str = "",
+    text: str | Sequence[str] = (),
+    image: str = "",
+    group: str = "",
+    sensitive: str | Sequence[str] = (),
+    time: str = "",
+    task: str = "",
+    val: str | Path = "",
+    test: str | Path = "",
+    max_rows: int = 0,
+    positive: str = "",
+    order: Sequence[str] = (),
+    allow_bad: str | float = "1%",
+    metric: str = "",
+    long: str = "cut",
+    max_tokens: int = 0,
+    arch: str = "",
+    budget: str = "",
+    seed: int = 0,
+    precision: str = "fp32",
+) -> Advice:
+    """Look at data and model, and say which way to go and why; nothing that is trained is kept, and nothing written.
+
+    Args:
+        model: As `adapt` has it, or a list of such; of several the best by transferability scores is taken.
+        zoo: A folder of models: those that can be opened and read such data compete, too.
+        goal: "accuracy", "speed", "stability" or "cost"; `serve_on`: where answers will be computed, such as "cpu".
+        many_tasks: One network shall serve many tasks.
+        energy_budget: How much training may draw, in kWh; `budget`: how long it may take.
+        on: A card to price the plans on, too; `hourly`: what an hour costs, there or here.
+    Returns: The advice: its `way`, `why`, `first` plan, `model`; what was seen is its `survey` and its `choice`.
+    Raises: as `adapt`; UsageError: neither model nor zoo, or no such goal or card.
+    """
+    from regraft.planner.rules import Needs
+
+    models = model if isinstance(model, list) else [] if model is None else [model]
+    named: dict[str, Any] = {}
+    for one in models:
+        told = _told(one)
+        named[f"{told} {len(named) + 1}" if told in named and named[told] is not one else told] = one
+    reading = Reading(
+        target=target,
+        text=(text,) if isinstance(text, str) and text else tuple(text),
+        image=image,
+        group=group,
+        sensitive=(sensitive,) if isinstance(sensitive, str) and sensitive else tuple(sensitive),
+        time=time,
+        task=task,
+        val=str(val),
+        test=str(test),
+        max_rows=max_rows,
+        positive=positive,
+        order=tuple(order),
+        allow_bad=parse_share(allow_bad),
+    )
+    options = Options(
+        data=str(data) if isinstance(data, (str, Path)) else f"<{type(data).__name__}>",
+        model=next(iter(named), ""),
+        reading=reading,
+        metric=metric,
+        long=long,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        arch=arch,
+        precision=precision,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    needs = Needs(goal, parse_budget(budget).seconds, serve_on, many_tasks, energy_budget)
+    return finish(advice(options, needs, hourly, on, data, named, str(zoo)))[1]
 
 
 def evaluate(
@@ -159,6 +241,8 @@ def open_result(path: str | Path, module: Any = None) -> Run | Model:
     return read_run(store.existing(place))
 
 
-def _class(thing: Any) -> str:
-    """What a model that is no path is called."""
-    return type(thing[0] if isinstance(thing, tuple) else thing).__name__
+def _told(model: Any) -> str:
+    """What a model is called: its path or name, or its class."""
+    if isinstance(model, (str, Path)):
+        return str(model)
+    return f"<{type(model[0] if isinstance(model, tuple) else model).__name__}>"

@@ -19,7 +19,7 @@ from regraft.deliver.inputs import is_there, safe
 from regraft.errors import ModelError, UsageError
 from regraft.kit import durable, hardware, places, shelf, store
 from regraft.planner.propose import propose
-from regraft.planner.request import balance_of, find_provider, prepare, resolved, strategies_of
+from regraft.planner.request import balance_of, find_provider, prepare, resolved, strategies_of, zoo_of
 from regraft.waist import (
     Account,
     BackboneCard,
@@ -167,66 +167,57 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
 
     Returns: For each plan its record, trainable parameters, cache bytes and GFLOP at most.
     """
-    from regraft.engine import freeze
+    options = resolved(options)
+    data = yield from _read(options, options.data)
+    from regraft.planner import sizes
 
-    facts, course, plans = yield from _opened(options)
-    rows = sum(count for _, count in facts.data.rows)
-    told = []
-    for plan in plans:
-        graft = course.graft(plan)
-        stages, apart = graft.view.stages, course.trunks.sides(graft.view)
-        trained = {
-            n: p for phase in plan.phases for n, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()
-        }
-        below = apart * sum(s.flops for s in stages[: plan.trunk])
-        above = apart * sum(s.flops for s in stages[plan.trunk :])
-        epochs = sum(phase.epochs for phase in plan.phases)
-        told.append(
-            {
-                "label": plan.label,
-                "plan": plain(plan),
-                "frontier": plan.trunk,
-                "trainable": sum(p.numel() for p in trained.values()),
-                "cache_bytes": apart * rows * stages[plan.trunk - 1].out_bytes if plan.trunk else 0,
-                "gflop_at_most": (rows * below + epochs * 3 * above * facts.train_rows) / 1e9,
-            }
-        )
-    return told
+    facts, course, plans = _opened(options, data, options.model)
+    return [sizes.forecast(facts, course, plan) for plan in plans]
 
 
 def advice(
-    options: Options, needs: Needs, hourly: float = 0.0, on: str = ""
+    options: Options, needs: Needs, hourly: float, on: str, given: Any, named: Mapping[str, Any], zoo: str = ""
 ) -> Generator[Event, None, tuple[Facts, Advice]]:
     """What to do about a request, from looking at some of its rows and timing some steps; nothing is written.
 
-    `hourly` is what an hour costs, of this machine or of the card that `on` names.
-
-    Raises: UsageError: no such card; it is told before the data is read.
+    Args:
+        hourly: What an hour costs, of this machine or of the card that `on` names.
+        given: The data, or what the options call it.
+        named: Models, name → query. Of these and of those in the folder `zoo` that can be used the best is taken.
+    Raises: UsageError: no such card, no model; it is told before the data is read.
     """
     from regraft.planner import cards
 
     card = cards.find(on) if on else None
-    facts, course, plans = yield from _opened(options)
-    from regraft.planner import advise, price
+    options, queries = resolved(options), {**zoo_of(zoo, named), **named}
+    data = yield from _read(options, given)
+    from regraft.planner import advise, choose, price
 
-    rate = price.Rate(hourly)
-    return facts, (yield from advise.advise(facts, course, plans, needs, rate, card))
+    choice = (yield from choose.choose(options, data, queries, tuple(named))) if zoo or len(named) > 1 else None
+    name = choice.best.name if choice else next(iter(named))
+    facts, course, plans = _opened(replace(options, model=name), data, queries[name])
+    told = yield from advise.advise(facts, course, plans, needs, price.Rate(hourly), card)
+    return facts, replace(told, model=name, choice=choice)
 
 
-def _opened(options: Options) -> Generator[Event, None, tuple[Facts, Course, list[Plan]]]:
-    """The facts of a request, a course that nothing is written for, and what would run."""
-    options = resolved(options)
-    data = open_data(options.data, options.seed, options.reading)
+def _read(options: Options, given: Any) -> Generator[Event, None, Data]:
+    """The data of a request, which is told."""
+    data = open_data(given, options.seed, options.reading)
     card = card_of(data)
     for text in (sentence(card), *card.notes, *_found(data.flags)):
         yield Said(text)
-    mark = find_provider(options.model).fingerprint(options.model)
+    return data
+
+
+def _opened(options: Options, data: Data, query: Any) -> tuple[Facts, Course, list[Plan]]:
+    """The facts of a request, a course that nothing is written for, and what would run."""
+    mark = find_provider(query).fingerprint(query)
     from regraft.planner import survey
     from regraft.planner.course import Course
 
-    view, encoder, task = prepare(options, data, options.model)
+    view, encoder, task = prepare(options, data, query)
     machine = survey.machine(view, data, encoder, options.precision)
-    facts = Facts(card, survey.backbone(view, mark), machine)
+    facts = Facts(card_of(data), survey.backbone(view, mark), machine)
     course = Course(view, data, task, encoder, machine, store.Folder(Path()), options.seed)
     return facts, course, _plans(facts, options, balance_of(options, data, task))
 

@@ -43,6 +43,15 @@ def digits(place: Path) -> Given:
     return {}
 
 
+def zoo(place: Path) -> Given:
+    """The demo's digits, and beside the embedded backbone a folder of three models, one of them for texts."""
+    digits(place)
+    shutil.copytree(embedded.folder(), place / "models/strokes")
+    places.model(place / "models/untrained")
+    places.encoder_model(place / "models/words")
+    return {}
+
+
 def wrong(place: Path) -> Given:
     """Digits, and the same with a few broken pictures and with many; a table of texts, one of numbers."""
     digits(place)

@@ -10,7 +10,7 @@ from tests.docs import running, stages
 
 STAGES: dict[str, stages.Stage] = {
     "README.md": stages.small,
-    "docs/commands.md": stages.digits,
+    "docs/commands.md": stages.zoo,
     "docs/config.md": stages.digits,
     "docs/files.md": stages.digits,
     "docs/lora.md": stages.small,

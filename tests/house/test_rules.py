@@ -54,7 +54,7 @@ ALLOWED: dict[str, dict[str, str]] = {
 }
 
 LINES, PARAMETERS = 80, 7
-LONGER = {"engine/fit.py": ("fit", 200), "cli/adapt.py": ("adapt", 130), "cli/advise.py": ("advise", 100)}
+LONGER = {"engine/fit.py": ("fit", 200), "cli/adapt.py": ("adapt", 130), "cli/advise.py": ("advise", 120)}
 """The training loop is one generator that reads from top to bottom; the commands' options are most of their lines."""
 
 BANNED_NAMES = ("utils", "util", "helpers", "helper", "common", "base", "manager", "handler", "misc")

@@ -15,7 +15,7 @@ from regraft.deliver.foreseen import sentences
 from regraft.errors import ModelError
 from regraft.flow import finish
 from regraft.kit.store import Folder
-from regraft.planner import advise
+from regraft.planner import advise, profile
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
 from regraft.planner.rules import Needs
@@ -88,8 +88,8 @@ def test_targets_without_such_scores_are_looked_at_as_far_as_it_goes(of: Any, tm
 
 def test_slow_networks_are_shown_fewer_rows(course: Course) -> None:
     slow = dataclasses.replace(course, machine=dataclasses.replace(course.machine, forward_s=advise.PASS_S / 30))
-    assert len(advise.some(course)) == len(course.data.train)
-    assert len(advise.some(slow)) == min(advise.FEWEST, len(course.data.train))
+    assert len(profile.sample(course.data, course.machine.forward_s, 1e9, 0)) == len(course.data.train)
+    assert finish(advise.survey(slow)).rows == min(profile.FEWEST, len(course.data.train))
 
 
 def test_a_network_that_cannot_start_at_random_goes_without(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,3 +268,49 @@ def test_the_machines_settings_reach_the_machine(monkeypatch: pytest.MonkeyPatch
     hardware.choose()
     assert hardware.threads() == 3
     assert settings.variables("threads") == ("REGRAFT_THREADS",)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `regraft advise` would do: its options and models; it ends there."""
+    from regraft import flow
+    from regraft.errors import UsageError
+
+    held: list[Any] = []
+
+    def noted(options: Options, needs: Any, hourly: float, on: str, data: str, named: Any, zoo: str) -> None:
+        held[:] = [options, list(named), zoo]
+        raise UsageError("this is as far as it goes")
+
+    monkeypatch.setattr(flow, "advice", noted)
+    return held
+
+
+def test_advise_takes_what_means_the_same_in_adapt(
+    home: Path, asked: list[Any], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGRAFT_THREADS", "")
+    text = 'model = "net"\nseed = 3\nlong = "ends"\nmax-rows = 9\nzoo = "zoo"\n'
+    (home / "etc" / "b.toml").write_text(text.replace("zoo =", "[advise]\nzoo ="), "utf-8")
+    (home / "etc" / "net").mkdir()
+    error_of(["advise", "d", "--config", "etc/b.toml", "--metric", "f1", "--threads", 1, "--max-tokens", 7], capsys)
+    options, models, zoo = asked
+    assert (models, zoo, options.model) == (["etc/net"], "etc/zoo", "etc/net") and hardware.threads() == 1
+    assert (options.seed, options.long, options.metric, options.max_tokens) == (3, "ends", "f1", 7)
+    assert options.reading.max_rows == 9 and options.precision == "fp32"
+
+
+def test_several_models_come_from_anywhere(
+    home: Path, asked: list[Any], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "c.toml").write_text('[advise]\nmodel = ["a", "b, c"]\n', "utf-8")
+    for more, models in (
+        (["--config", "c.toml"], ["a", "b, c"]),
+        (["--set", "model=a", "--set", "model=b"], ["a", "b"]),
+        (["--model", "a", "--model", "b", "--model", "a"], ["a", "b"]),
+    ):
+        error_of(["advise", "d", *more], capsys)
+        assert asked[1] == models
+    monkeypatch.setenv("REGRAFT_MODEL", "net")
+    error_of(["advise", "d"], capsys)
+    assert asked[1] == ["net"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,21 +12,26 @@ import typer
 
 from regraft.cli.adapt import check_place, names
 from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object, size
-from regraft.errors import unknown
+from regraft.waist import Options, Reading, plain
 
 if TYPE_CHECKING:
     from regraft.planner.advise import Advice, Depth, Priced
-    from regraft.waist import Options
-
-GOALS = ("accuracy", "speed", "stability", "cost")
+    from regraft.planner.choose import Choice
 
 
 def advise(
     data: Annotated[str, typer.Argument(help="Whatever regraft adapt reads.")],
     model: Annotated[
-        str,
-        typer.Option("--model", help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle."),
-    ],
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle; of several the best is "
+            "taken.",
+        ),
+    ] = None,
+    zoo: Annotated[
+        str, typer.Option("--zoo", help="A folder of models: the best of those that read such data is taken.")
+    ] = "",
     goal: Annotated[str, typer.Option("--goal", help="What matters most: accuracy, speed, stability or cost.")] = "",
     budget: Annotated[str, typer.Option("--budget", help="How long training may take: 30s, 5m, 1h30m.")] = "",
     energy_budget: Annotated[
@@ -56,6 +61,14 @@ def advise(
     allow_bad: Annotated[
         str, typer.Option("--allow-bad", help="The share of files and rows that may be unusable: they are left out.")
     ] = "1%",
+    metric: Annotated[str, typer.Option("--metric", help="The metric that decides.")] = "",
+    long: Annotated[
+        str, typer.Option("--long", help="Texts that are too long: cut, ends (head and tail), or windows (averaged).")
+    ] = "cut",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest text in tokens; 0 takes the default.")] = 0,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32 (exact), or auto: what is measured fastest here.")
+    ] = "fp32",
     arch: Annotated[
         str, typer.Option("--arch", help="The architecture of a state dict: timm/NAME, torchvision/NAME.")
     ] = "",
@@ -71,15 +84,14 @@ def advise(
     regraft advise photos/ --model path/to/model
 
     regraft advise reviews.csv --model minilm --target label --text review --goal speed --explain
+
+    regraft advise photos/ --zoo path/to/models
     """
     from regraft import flow
     from regraft.deliver.advice import keep
     from regraft.planner.request import parse_budget, parse_share
     from regraft.planner.rules import Needs
-    from regraft.waist import Options, Reading, plain
 
-    if goal and goal not in GOALS:
-        raise unknown("goal", goal, GOALS)
     reading = Reading(
         target=target,
         text=names(text),
@@ -96,7 +108,7 @@ def advise(
         allow_bad=parse_share(allow_bad),
     )
     needs = Needs(
-        goal=goal,  # type: ignore[arg-type]
+        goal=goal,
         seconds=parse_budget(budget).seconds,
         serve_on=serve_on,
         many_tasks=many_tasks,
@@ -105,38 +117,100 @@ def advise(
     if out is not None:
         check_place(out)
     screen = Screen(quiet=as_json)
-    options = Options(data, model, reading, arch=arch, seed=seed)
-    facts, found = screen.watch(flow.advice(options, needs, hourly, on), kept=False)
-    command = adapting(options, budget)
+    models = {one: one for one in model or ()}
+    options = Options(
+        data,
+        next(iter(models), ""),
+        reading,
+        metric=metric,
+        long=long,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        arch=arch,
+        precision=precision,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    work = flow.advice(options, needs, hourly, on, data, models, zoo)
+    facts, found = screen.watch(work, kept=False)
+    command = adapting(options, found.model, budget)
     kept = keep(out, facts, found, command) if out is not None else None
     if as_json:
         put_object("advise", {"data": plain(facts.data), **plain(found), **({"kept": str(kept)} if kept else {})})
         return
+    if found.choice:
+        chosen(screen, found.choice)
     show(screen, found, found.explained if explain else "")
-    follow(found, command)
+    follow(found, options, budget)
     if kept is not None:
         put_line(f"kept: {kept}")
 
 
-def adapting(options: Options, budget: str) -> str:
-    """The command that adapts to the same data, read in the same way."""
-    from regraft.waist import Reading
-
-    usual, said = Reading(), {}
-    for one in fields(usual):
-        value = getattr(options.reading, one.name)
-        if value != getattr(usual, one.name):
-            said[one.name.replace("_", "-")] = ",".join(value) if isinstance(value, tuple) else str(value)
-    said |= {"arch": options.arch, "seed": str(options.seed or ""), "budget": budget}
+def adapting(options: Options, model: str, budget: str) -> str:
+    """The command that adapts a model to the same data, read in the same way."""
+    usual = Options("", "", Reading())
+    said: dict[str, str] = {}
+    for record, other in ((options.reading, usual.reading), (options, usual)):
+        for one in fields(other):
+            value = getattr(record, one.name)
+            if value != getattr(other, one.name) and one.name not in ("data", "model", "reading"):
+                said[one.name.replace("_", "-")] = ",".join(value) if isinstance(value, tuple) else str(value)
+    said["budget"] = budget
     words = [word for name, value in said.items() if value for word in (f"--{name}", value)]
-    return shlex.join(["regraft", "adapt", options.data, "--model", options.model, *words])
+    return shlex.join(["regraft", "adapt", options.data, "--model", model, *words])
 
 
-def follow(found: Advice, command: str) -> None:
+def follow(found: Advice, options: Options, budget: str) -> None:
     """What to do next."""
+    command = adapting(options, found.model, budget)
     put_line("")
     put_line(f"begin with {found.first.label}: {command} --strategy {found.first.strategy}")
     put_line(f"or race all ways: {command}")
+    if found.choice and len(found.choice.candidates) > 1:
+        second = adapting(options, found.choice.candidates[1].name, budget)
+        put_line(f"and hold the second best model against it: {second}")
+
+
+def chosen(screen: Screen, choice: Choice) -> None:
+    """Several models side by side, and how one of them was chosen."""
+    names = list(dict.fromkeys(name for one in choice.candidates for name, _ in one.scores))
+    names += ["as is"] if any(one.asis is not None for one in choice.candidates) else []
+    short, rows = shorter(choice), []
+    for one in choice.candidates:
+        told = {**dict(one.scores), "as is": one.asis}
+        cells = ["–" if (value := told.get(name)) is None else f"{value:.3f}" for name in names]
+        rows.append(
+            [short[one.name], f"{one.params:,}", f"{one.size:g}", *cells, f"{one.rank:g}", f"{one.seconds:.1f}"]
+        )
+    screen.table(["model", "weights", "by size", *names, "mean rank", "seconds"], rows)
+    put_line("")
+    for line in choosing(choice, short):
+        put_line(line)
+    put_line("")
+
+
+def shorter(choice: Choice) -> dict[str, str]:
+    """Models by the names of their folders, as far as these differ."""
+    names = [one.name for one in choice.candidates] + [one.name for one in choice.left_out]
+    last = {name: Path(name).name if Path(name).is_dir() else name for name in names}
+    return {name: short if list(last.values()).count(short) == 1 else name for name, short in last.items()}
+
+
+def choosing(choice: Choice, short: Mapping[str, str]) -> list[str]:
+    """How one of several models was chosen, in words."""
+    best, counted = short[choice.best.name], choice.counted
+    by = f"by mean rank in {', '.join(counted)}" if counted else "by size: no score knows such targets"
+    told = [f"{best} is taken, the first of {len(choice.candidates)} {by}, on the same {choice.rows:,} rows"]
+    if choice.error is not None:
+        told[0] += f" (an accuracy there has a standard error of {100 * choice.error:.1f} points)"
+    if choice.split:
+        firsts = ", ".join(f"{score} puts {short[name]} first" for score, name in choice.split)
+        told.append(f"scores do not agree: {firsts}")
+    if counted and choice.largest != choice.best.name:
+        told.append(f"by size alone it would be {short[choice.largest]}")
+    shared = [one for one in choice.candidates if one.same]
+    told += [f"{short[one.name]} has the same trunk as {short[one.same]}: it was run once" for one in shared]
+    for what in dict.fromkeys(one.what for one in choice.left_out):
+        told.append(f"left out: {', '.join(short[one.name] for one in choice.left_out if one.what == what)}: {what}")
+    return told
 
 
 def show(screen: Screen, found: Advice, explained: str) -> None:

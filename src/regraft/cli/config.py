@@ -13,6 +13,7 @@ from typer.main import get_command
 from regraft.cli import given as giving
 from regraft.cli import settings
 from regraft.cli.adapt import adapt, demo
+from regraft.cli.advise import advise
 from regraft.cli.doctor import doctor
 from regraft.cli.evaluate import evaluate
 from regraft.cli.knobs import CONFIG_HELP, SET_HELP, known, settled
@@ -20,7 +21,13 @@ from regraft.cli.screen import Json, Screen, Verbose, put, put_line, put_object
 from regraft.cli.settings import KNOB, PREFIX, Setting
 from regraft.kit import hardware, shelf
 
-VERBS: dict[str, Callable[..., None]] = {"adapt": adapt, "demo": demo, "evaluate": evaluate, "doctor": doctor}
+VERBS: dict[str, Callable[..., None]] = {
+    "adapt": adapt,
+    "advise": advise,
+    "demo": demo,
+    "evaluate": evaluate,
+    "doctor": doctor,
+}
 """Verbs whose options may come from a file or the environment too."""
 
 

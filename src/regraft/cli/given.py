@@ -95,7 +95,7 @@ def from_file(path: Path, verb: str, known: Known) -> tuple[dict[str, Any], dict
         value = check(one, entry.value, entry.where, text=False)
         applies = entry.verb == verb or (not entry.verb and (verb == "adapt" or one.param in ALIKE.get(verb, ())))
         if applies and one.param in known[verb]:
-            values[one.param] = option_value(one, _placed(one, value, path.parent))
+            values[one.param] = option_value(known[verb][one.param], _placed(one, value, path.parent))
             origins[one.param] = entry.where
     return values, origins
 
@@ -169,6 +169,8 @@ def option_value(one: Setting, value: Any) -> Any:
         return str(value)
     if one.param == "strategy":
         return split([value] if isinstance(value, str) else value)
+    if one.many:
+        return [value] if isinstance(value, str) else list(value)
     return ",".join(value) if isinstance(value, list) else value
 
 
@@ -260,6 +262,8 @@ def _unknown(name: str, settings: Mapping[str, Setting]) -> tuple[str, str]:
 
 def _placed(one: Setting, value: Any, folder: Path) -> Any:
     """A path of a file relative to where the command stands; a model's only where it is there, or can be no name."""
+    if isinstance(value, list):
+        return [_placed(one, part, folder) for part in value]
     if not isinstance(value, str) or not value or one.param not in (*PLACES, "model"):
         return value
     there = os.path.normpath(folder / Path(value).expanduser())
@@ -270,7 +274,7 @@ def _placed(one: Setting, value: Any, folder: Path) -> Any:
 
 
 def _set(sets: Sequence[str], settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """What --set says; a strategy may be said several times, of anything else the last counts."""
+    """What --set says; what a flag may say again may be said several times, of anything else the last counts."""
     found: dict[str, Any] = {}
     for text in sets:
         name, equals, raw = text.partition("=")
@@ -282,7 +286,7 @@ def _set(sets: Sequence[str], settings: Mapping[str, Setting]) -> dict[str, Any]
             allowed, do = _unknown(name, settings)
             raise UsageError("there is no setting of that name", f"--set {text}", allowed, do)
         value = option_value(one, check(one, raw.strip(), f"--set {name}", text=True))
-        found[one.param] = [*found.get(one.param, []), *value] if one.param == "strategy" else value
+        found[one.param] = [*found.get(one.param, []), *value] if one.many else value
     return found
 
 

@@ -20,13 +20,18 @@ PREFIX = "REGRAFT_"
 KNOB = "__"
 ONCE = ("resume", "fresh", "dry_run", "as_json", "verbose")
 """Options that belong to one command: neither a file nor the environment sets them."""
-PLACES = ("data", "val", "test", "out", "cache_folder")
+PLACES = ("data", "val", "test", "out", "zoo", "cache_folder")
 """Options that are paths; in a file they are relative to the file. `model` is one too where the path exists."""
 MACHINE = ("threads", "cache_folder", "cache_size")
 ALIKE = {
     "demo": ("out", "seed", *MACHINE),
     "evaluate": ("target", "text", "image", "max_rows", *MACHINE),
     "doctor": ("out", *MACHINE),
+    "advise": (
+        *("model", "target", "text", "image", "group", "sensitive", "time", "task", "val", "test", "max_rows"),
+        *("positive", "order", "allow_bad", "metric", "long", "max_tokens", "arch", "budget", "seed", "precision"),
+        *MACHINE,
+    ),
 }
 """The options of other verbs that mean what they mean in adapt: one variable, or one key of a file, sets both."""
 TITLE = "Settings of regraft, for --config"
@@ -37,7 +42,7 @@ class Setting:
     """One thing that can be set: `name` as its flag has it, `param` as the function calls it, `kind` for pydantic.
 
     `table` is where a file may put it beside the top level: `reading`, or a strategy. `env` are its variables, the
-    usual one first.
+    usual one first. `many` says that its flag may be given again.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Setting:
     help: str
     table: str = ""
     env: tuple[str, ...] = ()
+    many: bool = False
 
     @property
     def key(self) -> str:
@@ -73,6 +79,7 @@ def settings_of(verb: str, command: Callable[..., None], strategies: Iterable[st
             declared[0].help or "",
             "reading" if verb == "adapt" and name in Reading.__slots__ else "",
             variables(name) if alike else (),
+            _repeats(parameter.annotation),
         )
     for strategy in strategies:
         found |= {one.param: one for one in knobs(strategy)}
@@ -200,12 +207,19 @@ def _kind(param: str, annotation: Any, field: Any, least: float | None) -> Any:
         named = {"anyOf": [*known["anyOf"], {"type": "string", "pattern": r"[.,]"}]}
         one = Annotated[str, AfterValidator(partial(_named, item)), WithJsonSchema(named)]
         return list[one] | one if param == "strategy" else one
+    if _repeats(annotation):
+        return list[str] | str
     if get_origin(field) is tuple:  # names with commas between them, or a list of these
         return list[Annotated[str, AfterValidator(_no_comma)]] | str
     if get_origin(field) is Literal:
         return field
     kind = str if base is Path or Path in get_args(base) else base
     return Annotated[kind, Ge(least)] if least is not None else kind
+
+
+def _repeats(annotation: Any) -> bool:
+    """Whether an option may be given again."""
+    return list[str] in get_args(get_args(annotation)[0])
 
 
 def _budget(text: str) -> str:
@@ -276,7 +290,11 @@ def _default(param: str, value: Any) -> Any:
         return ""
     if param == "allow_bad":
         return f"{float(value):.0%}" if not isinstance(value, str) else value
-    return [] if value is None and param == "strategy" else plain(value if not isinstance(value, Path) else str(value))
+    return (
+        []
+        if value is None and param in ("strategy", "model")
+        else plain(value if not isinstance(value, Path) else str(value))
+    )
 
 
 def _plain(name: str) -> str:

@@ -43,6 +43,8 @@ def sentences(seen: Survey) -> list[str]:
     told = [f"{seen.rows:,} training rows were looked at in {seen.seconds:.0f} s"]
     if seen.head is not None and seen.chance is not None:
         told.append(f"a head on the features: {seen.head:.3f} leave-one-out; the largest class is {seen.chance:.3f}")
+    if seen.asis is not None:
+        told.append(f"the network as it is, by its own labels: {seen.asis:.3f}, nothing trained")
     if (peak := seen.peak) is not None:
         told.append(
             f"features after {peak.stage}, at {peak.share:.0%} of the work, suit a head best "

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from regraft.data.split import thin
 from regraft.engine.cache import Table
 from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError
 from regraft.planner import profile, rules
 from regraft.planner.cards import Card
+from regraft.planner.choose import Choice
 from regraft.planner.course import Course
 from regraft.planner.families import families
 from regraft.planner.labels import Labels, efficiency
@@ -26,10 +26,8 @@ from regraft.planner.timing import ENOUGH_S, Steps, timed
 from regraft.planner.transfer import disagreement, scores
 from regraft.waist import Event, Facts, Plan, Row, Said
 
-ROWS, FEWEST = 800, 64
-"""The most rows that are looked at, and the fewest, whatever a pass takes."""
 PASS_S = 20.0
-"""What a pass over them may take."""
+"""What a pass over the rows that are looked at may take."""
 NATIVE = "features"
 HERE = Rate()
 
@@ -49,8 +47,9 @@ class Survey:
 
     `depths` end with the features that a head takes; `untrained` are those of a network of this shape with random
     weights. `shifts` tell how far the rows are from the network's own data, layer by layer, in standard deviations;
-    `similarity` is e to the minus mean shift. `labels` is what more of them would bring. None, or nothing, where it
-    cannot be told of this network or target.
+    `similarity` is e to the minus mean shift. `asis` is the accuracy of the checkpoint's own labels, where it knows all
+    that the data has. `labels` is what more of them would bring. None, or nothing, where it cannot be told of this
+    network or target.
     """
 
     rows: int
@@ -62,6 +61,7 @@ class Survey:
     noise: float | None
     labels: Labels | None
     seconds: float
+    asis: float | None = None
 
     @property
     def head(self) -> float | None:
@@ -104,7 +104,7 @@ class Priced:
 class Advice:
     """Which way to go and why: the plan to begin with, `first`, and those that a race should hold against it, `others`.
 
-    `priced` has a plan of each kind, whatever its rate.
+    `priced` has a plan of each kind, whatever its rate. `choice` is how the `model` was chosen among several.
     """
 
     survey: Survey
@@ -115,6 +115,8 @@ class Advice:
     first: Priced
     others: tuple[str, ...]
     explained: str
+    model: str = ""
+    choice: Choice | None = None
 
 
 def advise(
@@ -143,6 +145,7 @@ def advise(
         probe=seen.head,
         chance=seen.chance,
         untrained=dict(seen.untrained.scores).get("ridge") if seen.untrained else None,
+        asis=seen.asis,
         noise=seen.noise,
         labels_kept=any(plan.start == "labels" for plan in plans),
         full_epoch_s=steps.of(whole, whole.phases[0]).epoch_s if whole else None,
@@ -187,12 +190,11 @@ def survey(course: Course) -> Generator[Event, None, Survey]:
     """One pass of some training rows through the network and one through a random network, and what they show."""
     begun = time.monotonic()
     task, view = course.task, course.view
-    rows = some(course)
+    rows = profile.sample(course.data, course.machine.forward_s, PASS_S, course.seed)
     yield Said(f"looking at {len(rows):,} rows on their way through the network")
     seen = profile.look(view, course.table(view, 0, rows))
     targets, groups = task.encode([row.y for row in rows]), [row.group or row.key for row in rows]
-    differ = targets.ndim == 1 and len(set(targets.tolist())) > 1 and len(set(groups)) > 1
-    judged = differ and len(rows) >= FEWEST // 2
+    judged = profile.judged(targets, groups)
     flops = [stage.flops for stage in view.stages]
 
     def depth(layer: profile.Layer) -> Depth:
@@ -218,6 +220,7 @@ def survey(course: Course) -> Generator[Event, None, Survey]:
         noise=noise(seen.layers[-1].features, targets, groups) if judged else None,
         labels=efficiency(seen.layers[-1].features, targets, groups, course.seed) if judged else None,
         seconds=round(time.monotonic() - begun, 2),
+        asis=profile.as_is(view, seen.layers[-1].features, targets, course.data.target.labels),
     )
 
 
@@ -225,14 +228,7 @@ def takes(course: Course, plans: Sequence[Plan]) -> float:
     """About how many seconds advice takes: two passes of some rows, and a few steps of each kind of plan."""
     row_s, kinds = course.machine.forward_s, families(plans, 0)
     steps = [min(2 * ENOUGH_S, 2 * (1 + BACKWARD) * family[0][1].batch * row_s) for family in kinds]
-    return 2 * len(some(course)) * row_s + sum(steps)
-
-
-def some(course: Course) -> list[Row]:
-    """Training rows to look at: all of them, or as many as a pass may take, each class in its share."""
-    rows = course.data.train
-    most = min(ROWS, max(FEWEST, int(PASS_S / max(course.machine.forward_s, 1e-6))))
-    return thin(rows, max(most, 2 * len(course.data.target.labels)), course.seed, cover=True)
+    return 2 * len(profile.sample(course.data, row_s, PASS_S, course.seed)) * row_s + sum(steps)
 
 
 def _untrained(course: Course, rows: Sequence[Row], targets: Tensor, groups: Sequence[str]) -> Depth | None:

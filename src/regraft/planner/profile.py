@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from regraft.backbone.names import matched
 from regraft.backbone.patching import tap
 from regraft.backbone.state import leaves
 from regraft.backbone.view import View
+from regraft.data.split import thin
 from regraft.engine import freeze
 from regraft.engine.cache import Table
 from regraft.engine.predict import joined
 from regraft.errors import memory_watched
-from regraft.waist import Stage
+from regraft.waist import Data, Row, Stage
 
 SHARES = (0.25, 0.5, 0.75)
 """Depths to look at besides the features, as shares of the network's work."""
@@ -24,6 +26,8 @@ DEAD = 1e-6
 """Channels whose variance on the network's own data was less carry nothing."""
 FARTHEST = 10.0
 """A channel counts as no further than so many standard deviations."""
+ROWS, FEWEST = 800, 64
+"""The most rows that are looked at, and the fewest, whatever a pass takes."""
 
 
 class Layer(NamedTuple):
@@ -58,6 +62,42 @@ def depths(stages: Sequence[Stage]) -> list[int]:
     flops = [stage.flops for stage in stages]
     done = [sum(flops[: i + 1]) / max(1, sum(flops)) for i in range(len(flops) - 1)]
     return sorted({min(range(len(done)), key=lambda i: abs(done[i] - share)) for share in SHARES}) if done else []
+
+
+def sample(data: Data, row_s: float, pass_s: float, seed: int) -> list[Row]:
+    """Training rows to look at: all, or as many as go by in `pass_s` at `row_s` each, every class in its share."""
+    most = min(ROWS, max(FEWEST, int(pass_s / max(row_s, 1e-6))))
+    return thin(data.train, max(most, 2 * len(data.target.labels)), seed, cover=True)
+
+
+def judged(targets: Tensor, groups: Sequence[str]) -> bool:
+    """Whether features can be judged by these targets: one a row, which differ, and rows enough, of several groups."""
+    differ = targets.ndim == 1 and len(set(targets.tolist())) > 1 and len(set(groups)) > 1
+    return differ and len(groups) >= FEWEST // 2
+
+
+def native(view: View, features: Tensor) -> Tensor | None:
+    """Outputs [N, Z] of the checkpoint's own head for its labels, from features [N, d]; None where it has no such."""
+    head = view.native
+    apart = not isinstance(head, torch.nn.Linear) or head.in_features != features.shape[1]
+    if apart or not view.labels or view.pooling != "native":
+        return None
+    with torch.no_grad():
+        made: Tensor = head(features)
+    return made
+
+
+def as_is(view: View, features: Tensor, targets: Tensor, labels: Sequence[str]) -> float | None:
+    """The share of rows that the checkpoint's own head answers rightly; None unless it knows all `labels`.
+
+    Outputs that mean the same label are averaged, as a head that is set from the checkpoint's own labels does.
+    """
+    made = None if targets.is_floating_point() else native(view, features)
+    places = None if made is None else matched(view.labels, labels)
+    if made is None or places is None:
+        return None
+    answers = torch.stack([made[:, list(places[label])].mean(1) for label in labels], 1).argmax(1)
+    return round(float((answers == targets).double().mean()), 4)
 
 
 def look(view: View, table: Table) -> Look:

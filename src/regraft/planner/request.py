@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,29 @@ def find_provider(query: Any) -> ModuleType:
         "timm/NAME, torchvision/NAME, transformers/NAME from the local caches; nothing is fetched from the network",
         do=f"did you mean {path.parent / guess}?" if guess else "check the path",
     )
+
+
+def zoo_of(folder: str, named: Mapping[str, Any]) -> dict[str, str]:
+    """The folders in a folder of models, as queries by their names; whether each can be opened is not looked at.
+
+    Raises: UsageError: it is no folder, or has none in it, or it is not named where no model is; ModelError: nobody
+    knows one of those that are `named`.
+    """
+    if not folder and not named:
+        raise UsageError(
+            "no model is named to advise on", "neither --model nor --zoo", "one of the two", "--model path/to/model"
+        )
+    for query in named.values():
+        find_provider(query)
+    inside = sorted(p for p in Path(folder).glob("[!.]*") if p.is_dir()) if folder else []
+    if folder and not inside:
+        raise UsageError(
+            "there are no models in this zoo",
+            saw=f"{folder}: {'no folder in it' if Path(folder).is_dir() else 'no folder'}",
+            allowed="a folder with a folder for each model",
+            do="check --zoo, or name models with --model",
+        )
+    return {str(path): str(path) for path in inside}
 
 
 def choose_task(target: Target, options: Options) -> Task:

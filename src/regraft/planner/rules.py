@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+
+from regraft.errors import unknown
 
 FEW, MANY = 500, 10_000
 """Rows: the articles' own numbers. Between them they name no way."""
@@ -44,6 +45,7 @@ ARTICLES = {
 }
 """The articles by the short titles that sources name."""
 
+GOALS = ("accuracy", "speed", "stability", "cost")
 WAYS = {
     "asis": "use the network as it is",
     "extract": "train a new head on frozen features",
@@ -56,13 +58,20 @@ WAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the user said: a goal, budgets of time and energy, where answers are computed; empty or 0 is "not said"."""
+    """What the user said: a goal, budgets of time and energy, where answers are computed; empty or 0 is "not said".
 
-    goal: Literal["", "accuracy", "speed", "stability", "cost"] = ""
+    Raises: UsageError: no such goal.
+    """
+
+    goal: str = ""
     seconds: float = 0.0
     serve_on: str = ""
     many_tasks: bool = False
     kwh: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.goal and self.goal not in GOALS:
+            raise unknown("goal", self.goal, GOALS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from regraft.engine import freeze
 from regraft.engine.folds import FOLDS
 from regraft.planner.course import Course
-from regraft.waist import Epoch, Filled, Phase, Plan, Skipped, Trial
+from regraft.waist import Epoch, Facts, Filled, Phase, Plan, Skipped, Trial, plain
 
 BACKWARD = 3.0
 """A training step in forward passes, before any was timed."""
@@ -27,6 +29,25 @@ class Turn:
     numbers: tuple[int, ...]
     plans: tuple[Plan, ...]
     skipped: tuple[Skipped, ...] = ()
+
+
+def forecast(facts: Facts, course: Course, plan: Plan) -> dict[str, Any]:
+    """What a plan would take, without training: its record, trainable parameters, cache bytes and GFLOP at most."""
+    rows = sum(count for _, count in facts.data.rows)
+    graft = course.graft(plan)
+    stages, apart = graft.view.stages, course.trunks.sides(graft.view)
+    trained = {n: p for phase in plan.phases for n, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()}
+    below = apart * sum(s.flops for s in stages[: plan.trunk])
+    above = apart * sum(s.flops for s in stages[plan.trunk :])
+    epochs = sum(phase.epochs for phase in plan.phases)
+    return {
+        "label": plan.label,
+        "plan": plain(plan),
+        "frontier": plan.trunk,
+        "trainable": sum(p.numel() for p in trained.values()),
+        "cache_bytes": apart * rows * stages[plan.trunk - 1].out_bytes if plan.trunk else 0,
+        "gflop_at_most": (rows * below + epochs * 3 * above * facts.train_rows) / 1e9,
+    }
 
 
 def through(plan: Plan, stages: int) -> list[int]:
