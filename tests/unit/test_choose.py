@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import regraft
+from regraft import api
 from regraft.cli.advise import choosing, shorter
 from regraft.data.open import open_data
 from regraft.engine import heads
@@ -20,9 +21,9 @@ from regraft.errors import ModelError, UsageError
 from regraft.flow import finish
 from regraft.planner import advise, choose, profile
 from regraft.planner.choose import Candidate, Choice, LeftOut
-from regraft.waist import Options, Reading
+from regraft.waist import Options, Reading, plain
 from tests import places
-from tests.calls import call, error_of, object_of
+from tests.calls import call, error_of
 
 Captured = pytest.CaptureFixture[str]
 NATIVE = ("red", "green", "blue", "grey", "pink")
@@ -92,6 +93,16 @@ def test_a_trunk_that_two_checkpoints_share_is_run_once(home: Path, monkeypatch:
     assert told["first"].rank == told["named"].rank and told["first"].asis is None and told["named"].asis is not None
 
 
+def test_networks_that_together_are_too_much_are_opened_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, opened = chosen(home, ("first", "other")), []
+    prepare = choose.prepare
+    monkeypatch.setattr(choose, "fits", lambda need: need < 40_000)
+    monkeypatch.setattr(choose, "prepare", lambda *given: [opened.append(Path(given[2]).name), prepare(*given)][1])
+    told = chosen(home, ("first", "other"))
+    assert opened == ["first", "other", "other"], "9,024 weights take 36,096 bytes"
+    assert [one.scores for one in told.candidates] == [one.scores for one in usual.candidates]
+
+
 def test_as_is_is_what_the_strategy_reaches(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "data", tmp_path / "data")
     shutil.copytree(home / "zoo" / "named", tmp_path / "model")
@@ -156,6 +167,15 @@ def test_ranks_are_means_over_scores_and_equal_ones_share_theirs() -> None:
     assert lines[3:] == ["left out: d, e: no model"]
 
 
+def test_what_the_sample_cannot_tell_apart_is_said() -> None:
+    def one(name: str, right: float) -> Candidate:
+        return Candidate(name, 1, (("knn", right), ("ridge", right), ("h_score", right), ("logme", right)), None, "", 1)
+
+    told = Choice(100, choose.ranked([one("a", 0.9), one("b", 0.88), one("c", 0.8)]), (), 1.0)
+    assert told.error == pytest.approx(0.03) and told.close == ("b",)
+    assert choosing(told, shorter(told))[0].endswith("a standard error of 3.0 points; within it of the best: b)")
+
+
 def test_folders_go_by_their_last_name_unless_two_share_it(tmp_path: Path) -> None:
     for name in ("x/a", "y/a", "x/b"):
         (tmp_path / name).mkdir(parents=True)
@@ -198,15 +218,32 @@ def test_the_command_tells_the_choice_and_goes_on_with_it(home: Path, capsys: Ca
     assert "and hold the second best model against it: regraft adapt" in out
 
 
-def test_scripts_get_the_choice_as_python_does(home: Path, capsys: Captured) -> None:
+def test_python_gets_the_advice_and_its_record_holds_all(home: Path) -> None:
     models = [str(home / "zoo" / name) for name in ("first", "other")]
-    told = object_of(["advise", home / "data", "--model", models[0], "--model", models[1]], capsys)
-    found = regraft.advise(home / "data", model=models)
-    assert told["model"] == found.model in models and found.choice is not None and told["way"] == found.way
-    for one, other in zip(told["choice"]["candidates"], found.choice.candidates, strict=True):
-        assert (one["name"], one["rank"], one["params"]) == (other.name, other.rank, other.params)
-        assert [name for name, _ in one["scores"]] == ["knn", "ridge", "h_score", "logme", "nleep"]
-    assert told["choice"]["left_out"] == [] and told["choice"]["rows"] == 42
+    found = regraft.advise(home / "data", model=models, goal="speed")
+    told = json.loads(json.dumps(plain(found)))
+    assert found.model == told["model"] == told["choice"]["candidates"][0]["name"] and found.model in models
+    assert found.first.strategy == "probe" and told["survey"]["asis"] is None and told["choice"]["rows"] == 42
+    assert [name for name, _ in told["choice"]["candidates"][1]["scores"]] == [*choose.COUNTED, "nleep"]
+
+
+def test_networks_in_python_are_called_by_their_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Any] = []
+
+    def noted(options: Options, needs: Any, hourly: float, on: str, data: Any, named: Any, zoo: str) -> None:
+        held[:] = [options.model, dict(named)]
+        raise UsageError("this is as far as it goes")
+
+    monkeypatch.setattr(api, "advice", noted)
+    one, two = torch.nn.Sequential(), torch.nn.Sequential()
+    for model, name, named in (
+        ([one, two, one], "<Sequential>", {"<Sequential>": one, "<Sequential> 2": two}),
+        ((one, {}), "<Sequential>", {"<Sequential>": (one, {})}),
+        (Path("net"), "net", {"net": Path("net")}),
+    ):
+        with pytest.raises(UsageError, match="as far as it goes"):
+            regraft.advise("data", model=model)
+        assert held == [name, named]
 
 
 @pytest.mark.shared

@@ -200,7 +200,8 @@ def choosing(choice: Choice, short: Mapping[str, str]) -> list[str]:
     by = f"by mean rank in {', '.join(counted)}" if counted else "by size: no score knows such targets"
     told = [f"{best} is taken, the first of {len(choice.candidates)} {by}, on the same {choice.rows:,} rows"]
     if choice.error is not None:
-        told[0] += f" (an accuracy there has a standard error of {100 * choice.error:.1f} points)"
+        within = f"; within it of the best: {', '.join(short[name] for name in choice.close)}" if choice.close else ""
+        told[0] += f" (an accuracy there has a standard error of {100 * choice.error:.1f} points{within})"
     if choice.split:
         firsts = ", ".join(f"{score} puts {short[name]} first" for score, name in choice.split)
         told.append(f"scores do not agree: {firsts}")

@@ -84,6 +84,12 @@ class Choice:
         return math.sqrt(told["ridge"] * (1 - told["ridge"]) / self.rows)
 
     @property
+    def close(self) -> tuple[str, ...]:
+        """The others whose ridge head is within that error of the best one's, or above it."""
+        least = dict(self.best.scores)["ridge"] - self.error if self.error is not None else math.inf
+        return tuple(one.name for one in self.candidates[1:] if dict(one.scores).get("ridge", -1.0) >= least)
+
+    @property
     def largest(self) -> str:
         """What a list ordered by size puts first."""
         return min(self.candidates, key=lambda one: one.size).name
