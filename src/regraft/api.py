@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regraft import flow
 from regraft.flow import Run as Run
-from regraft.flow import advice, finish, read_run, steps
+from regraft.flow import finish, read_run, steps
 from regraft.kit import store
 from regraft.planner.request import parse_budget, parse_share
 from regraft.waist import Options, Reading
@@ -50,7 +51,7 @@ def adapt(
     precision: str = "fp32",
     cache: bool = True,
     fresh: bool = False,
-    advise: bool = False,
+    advice: bool = False,
 ) -> Run:
     """Adapt a pretrained model to data: run the strategies, pick on validation, audit, pack.
 
@@ -73,7 +74,7 @@ def adapt(
         refit: "all" trains the winner once more on validation rows too.
         precision: "fp32", or "auto": trunk and training steps compute as is measured fastest here (layout, bfloat16, a
             compiled trunk), and large JPEGs are decoded for the trunk at a smaller scale.
-        advise: Look at some rows and price the plans before the race; the report then holds forecast against fact.
+        advice: Look at some rows and price the plans before the race; the report then holds forecast against fact.
     Returns: The finished run. The same call again reads it; after a kill it goes on.
     Raises: DataError, ModelError, UsageError, ResourceError: each with what was seen and what to do.
     """
@@ -109,7 +110,7 @@ def adapt(
         precision=precision,  # type: ignore[arg-type]
         cache=cache,
         seed=seed,
-        advise=advise,
+        advice=advice,
     )
     return finish(steps(options, Path(out), fresh=fresh, data=data, model=model))
 
@@ -192,7 +193,7 @@ def advise(
         seed=seed,
     )
     needs = Needs(goal, parse_budget(budget).seconds, serve_on, many_tasks, energy_budget)
-    return finish(advice(options, needs, hourly, on, data, named, str(zoo)))[1]
+    return finish(flow.advice(options, needs, hourly, on, data, named, str(zoo)))[1]
 
 
 def evaluate(

@@ -272,7 +272,7 @@ def _work(
         )
     course = Course(view, data, task, encoder, machine, folder, options.seed, options.cache, mark=mark, takes=takes)
     course.settle()
-    if options.advise:
+    if options.advice:
         yield from _foresee(facts, course, plans, clock)
     race = Race(course, plans, options.budget, clock, named=bool(options.strategies))
     packed = yield from _run(race, options, body.name)

@@ -1000,7 +1000,7 @@ class Options:
     precision: Literal["fp32", "auto"] = "fp32"
     cache: bool = True
     seed: int = 0
-    advise: bool = False
+    advice: bool = False
 
 
 def plain(record: Any) -> Any:

@@ -182,7 +182,7 @@ def run_of(home: Path, out: Path, until: str = "Finished", **asked: Any) -> tupl
 
 def test_a_run_keeps_what_was_foreseen_and_ends_as_without_it(home: Path, course: Course, tmp_path: Path) -> None:
     plain, quiet, alone = run_of(home, tmp_path / "plain")
-    run, said, trial = run_of(home, tmp_path / "told", until="never", advise=True)
+    run, said, trial = run_of(home, tmp_path / "told", until="never", advice=True)
     assert not (plain / "advice.json").exists() and not any(text.startswith("advice:") for text in quiet)
     found = Folder(run).load("advice", advise.Advice)
     assert f"advice: {found.way}, begin with {found.first.label}: {found.why}" in said
@@ -196,10 +196,10 @@ def test_a_run_keeps_what_was_foreseen_and_ends_as_without_it(home: Path, course
 def test_a_run_that_goes_on_reads_what_was_foreseen(
     home: Path, course: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, said, _ = run_of(home, tmp_path, until="advice:", advise=True)
+    run, said, _ = run_of(home, tmp_path, until="advice:", advice=True)
     before = (run / "advice.json").read_bytes()
     monkeypatch.setattr(advise, "advise", lambda *_: pytest.fail("looked again"))
-    again, more, _ = run_of(home, tmp_path, until="advice:", advise=True)
+    again, more, _ = run_of(home, tmp_path, until="advice:", advice=True)
     assert again == run and (run / "advice.json").read_bytes() == before
     assert more[-1] == said[-1] and not any("looking at" in text for text in more)
 
@@ -208,7 +208,7 @@ def test_advice_that_would_take_too_much_of_the_clock_is_left_out(
     home: Path, course: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advise, "takes", lambda *_: 31.0)
-    run, said, _ = run_of(home, tmp_path, until="1/", advise=True, budget=Budget(seconds=300.0))
+    run, said, _ = run_of(home, tmp_path, until="1/", advice=True, budget=Budget(seconds=300.0))
     assert "no advice: it takes about 31 s, more than 10% of 300 s" in said
     assert said[-1].startswith("1/") and not (run / "advice.json").exists()
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import regraft
 from regraft import api
-from regraft.cli.advise import choosing, shorter
 from regraft.data.open import open_data
+from regraft.deliver.chosen import choosing, shorter
 from regraft.engine import heads
 from regraft.errors import ModelError, UsageError
 from regraft.flow import finish
@@ -145,7 +145,7 @@ def test_other_targets_are_ranked_by_what_scores_they_have(of: Any, tmp_path: Pa
     told = chosen(tmp_path, ("a", "b"), reading=Reading(task=places.TASKS[of]))
     assert told.counted == (("knn", "ridge", "logme") if of == "number" else ()) and told.error is None
     if of == "multi":
-        assert told.best.name == told.largest and "no score knows such targets" in choosing(told, shorter(told))[0]
+        assert told.best.name == told.largest and "no score knows such targets" in choosing(told)[0]
 
 
 # ---------------------------------------------------------------- ranks and words
@@ -161,7 +161,7 @@ def test_ranks_are_means_over_scores_and_equal_ones_share_theirs() -> None:
     assert [(one.name, one.size, one.rank) for one in told] == [("c", 3, 1.67), ("a", 2, 2.17), ("b", 1, 2.17)]
     choice = Choice(100, told, (LeftOut("d", "no model", "d"), LeftOut("e", "no model", "e")), 1.0)
     assert choice.split == (("knn", "a"),) and choice.largest == "b"
-    lines = choosing(choice, shorter(choice))
+    lines = choosing(choice)
     assert lines[0] == "c is taken, the first of 3 by mean rank in knn, ridge, logme, on the same 100 rows"
     assert lines[1:3] == ["scores do not agree: knn puts a first", "by size alone it would be b"]
     assert lines[3:] == ["left out: d, e: no model"]
@@ -173,7 +173,7 @@ def test_what_the_sample_cannot_tell_apart_is_said() -> None:
 
     told = Choice(100, choose.ranked([one("a", 0.9), one("b", 0.88), one("c", 0.8)]), (), 1.0)
     assert told.error == pytest.approx(0.03) and told.close == ("b",)
-    assert choosing(told, shorter(told))[0].endswith("a standard error of 3.0 points; within it of the best: b)")
+    assert choosing(told)[0].endswith("a standard error of 3.0 points; within it of the best: b)")
 
 
 def test_folders_go_by_their_last_name_unless_two_share_it(tmp_path: Path) -> None:
@@ -209,13 +209,17 @@ def test_a_zoo_without_a_folder_is_refused_before_data_is_read(home: Path, capsy
 
 
 def test_the_command_tells_the_choice_and_goes_on_with_it(home: Path, capsys: Captured) -> None:
-    code, out, _ = call(["advise", home / "data", "--zoo", home / "zoo", "--goal", "speed"], capsys)
+    kept = home / "kept"
+    code, out, _ = call(["advise", home / "data", "--zoo", home / "zoo", "--goal", "speed", "--out", kept], capsys)
     assert code == 0 and "by size" in out and "mean rank" in out and "leep" in out and "as is" in out
     assert "left out: texts: this model reads texts" in out and "has the same trunk as first" in out
     (best,) = [line.partition(" is taken")[0] for line in out.splitlines() if " is taken, the first of 3 " in line]
     (line,) = [line for line in out.splitlines() if line.startswith("begin with probe")]
     assert f"--model {home / 'zoo' / best} " in line
     assert "and hold the second best model against it: regraft adapt" in out
+    for page in (kept / "advice.html", kept / "advice.md"):
+        told = page.read_text("utf-8")
+        assert "How the model was chosen" in told and "has the same trunk as first" in told
 
 
 def test_python_gets_the_advice_and_its_record_holds_all(home: Path) -> None:
@@ -234,7 +238,7 @@ def test_networks_in_python_are_called_by_their_class(monkeypatch: pytest.Monkey
         held[:] = [options.model, dict(named)]
         raise UsageError("this is as far as it goes")
 
-    monkeypatch.setattr(api, "advice", noted)
+    monkeypatch.setattr(api.flow, "advice", noted)
     one, two = torch.nn.Sequential(), torch.nn.Sequential()
     for model, name, named in (
         ([one, two, one], "<Sequential>", {"<Sequential>": one, "<Sequential> 2": two}),

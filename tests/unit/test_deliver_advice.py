@@ -59,7 +59,7 @@ def test_both_say_which_way_why_and_what_it_takes() -> None:
 def test_a_run_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "options.json").write_text("{}", "utf-8")
     with pytest.raises(
-        UsageError, match=rf"holds a run, .* saw: {tmp_path} · .* adapt --advise keeps advice in its run"
+        UsageError, match=rf"holds a run, .* saw: {tmp_path} · .* adapt --advice keeps advice in its run"
     ):
         advice.keep(tmp_path, facts(), stories.advice(), COMMAND)
     assert [path.name for path in tmp_path.iterdir()] == ["options.json"]

@@ -75,7 +75,7 @@ def adapt(
         str, typer.Option("--precision", help="fp32 (exact), or auto: what is measured fastest here.")
     ] = "fp32",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep what the frozen trunk gives.")] = True,
-    advise: Annotated[bool, typer.Option("--advise", help="First look and forecast, as regraft advise does.")] = False,
+    advice: Annotated[bool, typer.Option("--advice", help="First look and forecast, as regraft advise does.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew beside an earlier run of the same request; take nothing over.")
     ] = False,
@@ -133,7 +133,7 @@ def adapt(
         precision=precision,  # type: ignore[arg-type]
         cache=cache,
         seed=seed,
-        advise=advise,
+        advice=advice,
     )
     if resume is not None:
         if options != Options("", "") or fresh:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -171,47 +171,14 @@ def follow(found: Advice, options: Options, budget: str) -> None:
 
 def chosen(screen: Screen, choice: Choice) -> None:
     """Several models side by side, and how one of them was chosen."""
-    names = list(dict.fromkeys(name for one in choice.candidates for name, _ in one.scores))
-    names += ["as is"] if any(one.asis is not None for one in choice.candidates) else []
-    short, rows = shorter(choice), []
-    for one in choice.candidates:
-        told = {**dict(one.scores), "as is": one.asis}
-        cells = ["–" if (value := told.get(name)) is None else f"{value:.3f}" for name in names]
-        rows.append(
-            [short[one.name], f"{one.params:,}", f"{one.size:g}", *cells, f"{one.rank:g}", f"{one.seconds:.1f}"]
-        )
-    screen.table(["model", "weights", "by size", *names, "mean rank", "seconds"], rows)
+    from regraft.deliver.chosen import choosing, models
+
+    told = models(choice)
+    screen.table(list(told.head), [list(row) for row in told.rows])
     put_line("")
-    for line in choosing(choice, short):
+    for line in choosing(choice):
         put_line(line)
     put_line("")
-
-
-def shorter(choice: Choice) -> dict[str, str]:
-    """Models by the names of their folders, as far as these differ."""
-    names = [one.name for one in choice.candidates] + [one.name for one in choice.left_out]
-    last = {name: Path(name).name if Path(name).is_dir() else name for name in names}
-    return {name: short if list(last.values()).count(short) == 1 else name for name, short in last.items()}
-
-
-def choosing(choice: Choice, short: Mapping[str, str]) -> list[str]:
-    """How one of several models was chosen, in words."""
-    best, counted = short[choice.best.name], choice.counted
-    by = f"by mean rank in {', '.join(counted)}" if counted else "by size: no score knows such targets"
-    told = [f"{best} is taken, the first of {len(choice.candidates)} {by}, on the same {choice.rows:,} rows"]
-    if choice.error is not None:
-        within = f"; within it of the best: {', '.join(short[name] for name in choice.close)}" if choice.close else ""
-        told[0] += f" (an accuracy there has a standard error of {100 * choice.error:.1f} points{within})"
-    if choice.split:
-        firsts = ", ".join(f"{score} puts {short[name]} first" for score, name in choice.split)
-        told.append(f"scores do not agree: {firsts}")
-    if counted and choice.largest != choice.best.name:
-        told.append(f"by size alone it would be {short[choice.largest]}")
-    shared = [one for one in choice.candidates if one.same]
-    told += [f"{short[one.name]} has the same trunk as {short[one.same]}: it was run once" for one in shared]
-    for what in dict.fromkeys(one.what for one in choice.left_out):
-        told.append(f"left out: {', '.join(short[one.name] for one in choice.left_out if one.what == what)}: {what}")
-    return told
 
 
 def show(screen: Screen, found: Advice, explained: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft.data.open import sentence
-from regraft.deliver import foreseen, page, report
+from regraft.deliver import chosen, foreseen, page, report
 from regraft.deliver import story as words
 from regraft.deliver.story import brief, clock, count, figure
 from regraft.errors import UsageError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME = "advice"
 SECTIONS = (
+    ("models", "How the model was chosen"),
     ("seen", "What a look at the rows showed"),
     ("prices", "What each way would take"),
     ("rules", "The rules of thumb"),
@@ -35,7 +36,7 @@ def keep(folder: Path, facts: Facts, found: Advice, command: str) -> Path:
             "this folder holds a run, with what was foreseen of it",
             saw=str(folder),
             allowed="a folder of its own",
-            do="choose another --out; regraft adapt --advise keeps advice in its run",
+            do="choose another --out; regraft adapt --advice keeps advice in its run",
         )
     store.Folder(folder).write(NAME, found, fingerprint(facts))
     for kind, text in (("md", write_text(facts, found, command)), ("html", write_page(facts, found, command))):
@@ -55,7 +56,9 @@ def write_page(facts: Facts, found: Advice, command: str) -> str:
         "facts": _facts(found),
         "answer": foreseen.answer(found),
         "commands": "\n".join(_commands(found, command)),
-        "sections": SECTIONS,
+        "sections": SECTIONS[0 if found.choice else 1 :],
+        "models": chosen.models(found.choice) if found.choice else None,
+        "choosing": [words.sentence_case(line) for line in _choosing(found)],
         "seen": [words.sentence_case(line) for line in foreseen.sentences(found.survey)],
         "drawn_of": foreseen.looked(found.survey),
         "shifts": foreseen.shifts(found.survey),
@@ -82,6 +85,9 @@ def write_text(facts: Facts, found: Advice, command: str) -> str:
         "",
         *report.fenced("\n".join(_commands(found, command))),
         "",
+        *(report.section(SECTIONS[0][1], chosen.models(found.choice)) if found.choice else ()),
+        *(f"- {report.harmless(words.sentence_case(line))}" for line in _choosing(found)),
+        *([""] if found.choice else ()),
         "## What a look at the rows showed",
         "",
         *(f"- {report.harmless(words.sentence_case(line))}" for line in foreseen.sentences(seen)),
@@ -125,6 +131,10 @@ def _facts(found: Advice) -> list[dict[str, str]]:
         told = f"{gain.points:+.1f} ± {gain.spread:.1f}"
         made.append({"term": "twice the labels", "told": told, "more": f"points of {foreseen.metric(seen)}"})
     return [*made, {"term": "looked at", "told": count(seen.rows, "row"), "more": f"in {clock(seen.seconds)}"}]
+
+
+def _choosing(found: Advice) -> list[str]:
+    return chosen.choosing(found.choice) if found.choice else []
 
 
 def _commands(found: Advice, command: str) -> list[str]:

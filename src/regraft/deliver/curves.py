@@ -136,7 +136,7 @@ def beside(rows: Sequence[Pair], told: Callable[[float], str], what: str, name: 
     known = [row for row in rows if min(row.foreseen, row.came) > 0 and math.isfinite(row.foreseen + row.came)]
     if not known:
         return ""
-    step, left, right = 44, 12, width - 148
+    step, left, right = 44, 20, width - 20
     values = [value for row in known for value in (row.foreseen, row.came)]
     low, high = min(values), max(values)
     log = high >= FAR * low
@@ -147,12 +147,12 @@ def beside(rows: Sequence[Pair], told: Callable[[float], str], what: str, name: 
     made += _ticks([(xs(value), told(value) if value else "0") for value in marks], bottom + 16)
     for i, row in enumerate(known):
         y, a, b = step * i + 32.0, xs(row.foreseen), xs(row.came)
-        strong, room = " strong" if row.winner else "", int((right - left) / GLYPH)
-        made.append(text(left, y - 14, brief(row.name, room), "lab halo" + strong))
+        strong, room = " strong" if row.winner else "", int((width - 164) / GLYPH)
+        made.append(text(8, y - 15, brief(row.name, room), "lab halo" + strong))
         made.append(f'<line class="bar" x1="{px(a)}" x2="{px(b)}" y1="{px(y)}" y2="{px(y)}"/>')
         made.append(marker(a, y, "diamond", False, f"{brief(row.name)}: foreseen {told(row.foreseen)}"))
         made.append(marker(b, y, "circle", row.winner, f"{brief(row.name)}: {told(row.came)}"))
-        made.append(text(width - 8, y + 4, f"{told(row.foreseen)} → {told(row.came)}", "val end" + strong))
+        made.append(text(width - 8, y - 15, f"{told(row.foreseen)} → {told(row.came)}", "val end halo" + strong))
     made.append(text((left + right) / 2, bottom + 36, what + (", logarithmic" if log else ""), "cap mid"))
     desc = "; ".join(f"{brief(r.name, 40)}: foreseen {told(r.foreseen)}, came {told(r.came)}" for r in known)
     return svg(name, f"{esc(what)}: foreseen and what came", desc, (width, bottom + 44), "".join(made))
