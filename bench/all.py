@@ -1,4 +1,4 @@
-"""All benches of the engine, one after the other, each in a process of its own; what is measured is not measured again.
+"""All benches, one after the other, each in a process of its own; what is measured is not measured again.
 
 Run it again to go on: a bench keeps each comparison as it is made. With `--hours` no bench begins after so many.
 
@@ -15,8 +15,9 @@ import time
 
 from results import HERE, ROOT
 
-BENCHES = ("heads", "policy", "probe", "full", "growing", "taps", "suffix", "grid", "views", "rerun")
-"""Files of this folder, the shortest first."""
+ENGINE = ("heads", "policy", "probe", "full", "growing", "taps", "suffix", "grid", "views", "rerun")
+BENCHES = (*ENGINE, "oracle", "advice")
+"""Files of this folder, the shortest first; advice is judged by the oracle."""
 
 
 def main() -> int:

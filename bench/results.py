@@ -117,9 +117,10 @@ def _place(told: Mapping[str, Any]) -> tuple[Any, ...]:
 def line(told: Mapping[str, Any]) -> str:
     """A comparison in a line."""
     r, bound = told["ratio"], f", limit {told['limit']:g}" if told["limit"] else ""
+    how = "cheap" if "in" in told.get("more", {}) else "fast"
     return (
         f"{told['work']}: {told['side']} is {r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f}, {r['rounds']} rounds) "
-        f"times as fast as {told['against']}; goal {told['goal']:g}{bound}; {told['equal']['what']}: "
+        f"times as {how} as {told['against']}; goal {told['goal']:g}{bound}; {told['equal']['what']}: "
         f"{told['equal']['difference']}{paces(told, '; rho {}, phi {}')}"
     )
 
@@ -138,7 +139,8 @@ def write() -> None:
         "Seconds of the other side over seconds of the side, measured turn by turn in one process: the median, then",
         "the least and the most of so many rounds. Nothing is timed before results are equal as is told.",
         "ρ is how many times as fast as eager float32 a frozen trunk runs with the best engine there, φ the same of a",
-        "training step; `--precision auto` uses both. RESULTS.json has versions and commands.",
+        "training step; `--precision auto` uses both. RESULTS.json has versions and commands. Bench 8 counts forward",
+        "equivalents in place of seconds.",
         "",
         "| # | work | side | against | ratio | goal | limit | ρ, φ | equal | machine | date |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
