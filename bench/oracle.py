@@ -1,13 +1,15 @@
 """The oracle of bench 8: ten plans at two rates each, run to their ends on eight pairs of data and network.
 
 A plan runs at most 15 epochs, with its strategy's own early stopping, by the engine as a user runs it: the cache is on,
-and what it makes is what a plain loop makes. Plans without a rate (the network as it is, a head by cross-validation)
-run once. For the ranking of backbones five networks run two cheap plans on five sets of pictures.
+and what it makes is what a plain loop makes. A head by cross-validation has no rate and runs once; the network as it is
+has two ways in place of two rates: its own labels or the classes' names, where these serve, and centroids. For the
+ranking of backbones five networks run two cheap plans on five sets of pictures.
 
-bench/oracle/PAIR.json keeps each trial as it ends: losses and accuracies of its epochs, the class that it answers to
-each row of validation and test, its seconds, and its cost in forward equivalents. That is how many passes of one row
-through the whole network a loop without a cache takes: with f the share of a pass's FLOP below the frontier, E epochs,
-N rows to train on and M to validate on, E (N (f + 3 (1 - f)) + M); where features are read once, N + M.
+bench/oracle/PAIR.json keeps each trial as it ends: a line for each epoch (phase, epoch, loss on the training rows and
+on validation, metric there), the class that it answers to each row of validation and test with the weights of its best
+epoch, its seconds, and its cost in forward equivalents. That is how many passes of one row through the whole network a
+loop without a cache takes: with f the share of a pass's FLOP below the frontier, E epochs, N rows to train on and M to
+validate on, E (N (f + 3 (1 - f)) + M); N + M where features are read once; M where nothing is learned from rows.
 
 Run it again to go on: a trial is skipped where the plan, the rows and the network are those that it was run with.
 
@@ -50,7 +52,7 @@ EPOCHS, HEAD_EPOCHS, RATES = 15, 5, 2
 MOST = {"val": 100, "test": 300}
 RESNET20 = "resnet20_cifar10"
 PLANS: dict[str, tuple[str, dict[str, Any]]] = {
-    "asis": ("asis", {"by": "centroids"}),
+    "asis": ("asis", {}),
     "probe by path": ("probe", {"by": "path"}),
     "probe": ("probe", {"epochs": EPOCHS}),
     "partial 1": ("partial", {"depth": 1, "epochs": EPOCHS}),
@@ -206,7 +208,7 @@ def equivalents(course: Course, plan: Plan, curve: Sequence[Epoch]) -> float:
     """A trial's cost in forward equivalents of a loop without a cache; see above."""
     n, m = len(course.data.train), len(course.data.val)
     if plan.optimizer.whole or not any(phase.epochs for phase in plan.phases):
-        return float(n + m)
+        return float(m if plan.start in ("labels", "names") else n + m)
     flops = [stage.flops for stage in course.view.pooled(plan.reading).stages]
     found = 0.0
     for number, phase in enumerate(plan.phases):
