@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -30,8 +31,9 @@ from regraft.data.open import card, open_data
 from regraft.engine import compilers, engines
 from regraft.engine.fit import batches, seed_of
 from regraft.engine.freeze import trainable
+from regraft.engine.predict import Graft
 from regraft.engine.trunk import Trunk, groups, samples
-from regraft.kit import durable, hardware
+from regraft.kit import durable, hardware, shelf
 from regraft.kit.store import Folder
 from regraft.planner import survey
 from regraft.planner.course import Course
@@ -77,14 +79,32 @@ class Bench:
         """How many times less work there is with each row through the trunk once, validation and test included.
 
         With f the trunk's share of the FLOP of a pass, N, M, T the rows to train, validate and test on, E epochs, and
-        a trained part that costs three passes:
-        (E (N (f + 3 (1 - f)) + M) + M + T) / ((N + M + T) f + (1 - f) (E (3 N + M) + M + T)).
+        a trained part that costs c passes, three or, where its own weights stay and need no gradient, two:
+        (E (N (f + c (1 - f)) + M) + M + T) / ((N + M + T) f + (1 - f) (E (c N + M) + M + T)).
         """
         n, m, t = (len(rows) for rows in (self.course.data.train, self.course.data.val, self.course.data.test))
         (phase,) = self.plan.phases
         flops = [stage.flops for stage in self.course.view.pooled(self.plan.reading).stages]
-        f, e = sum(flops[: phase.frontier]) / sum(flops), phase.epochs
-        return (e * (n * (f + 3 * (1 - f)) + m) + m + t) / ((n + m + t) * f + (1 - f) * (e * (3 * n + m) + m + t))
+        f, e, c = sum(flops[: phase.frontier]) / sum(flops), phase.epochs, 2 if self.plan.inserts else 3
+        return (e * (n * (f + c * (1 - f)) + m) + m + t) / ((n + m + t) * f + (1 - f) * (e * (c * n + m) + m + t))
+
+    def _body(self, graft: Graft) -> Callable[[], nn.Module]:
+        """How the native network is opened, with matrices that peft puts in where the plan has some: the same ones."""
+        opened = body(self.model, self.course.data.modality, self.plan.blocks)
+        if not self.plan.inserts:
+            return opened
+        (insert,) = self.plan.inserts
+        place = self.place / "adapter"
+        for name, data in shelf.find("inserts", insert.kind).files(graft.view, insert, graft.head, "").items():
+            durable.write(place / name, data)
+
+        def adapted() -> nn.Module:
+            from peft import PeftModel
+
+            made: nn.Module = PeftModel.from_pretrained(opened(), str(place), is_trainable=True).get_base_model()
+            return made
+
+        return adapted
 
     def work(self) -> peers.Work:
         """The plan in plain terms."""
@@ -114,10 +134,10 @@ class Bench:
             return 0.5 * (1 + math.cos(math.pi * done)) if phase.schedule == "cosine" else 1.0
 
         def share(name: str) -> float:
-            return 1.0 if name.startswith("head.") else shares.get(name.removeprefix("body."), 0.0)
+            return 1.0 if name.startswith("head.") else shares.get(ours(name.removeprefix("body.")), 0.0)
 
         return peers.Work(
-            body=body(self.model, data.modality, plan.blocks),
+            body=self._body(graft),
             path=graft.view.head,
             width=graft.view.dim,
             classes=len(data.target.labels),
@@ -136,6 +156,15 @@ class Bench:
             judged={split: _judged(tables[split].shapes, plan.batch) for split in tables},
             factor=factor,
         )
+
+
+def ours(name: str) -> str:
+    """What regraft calls a weight of a network that peft has put LoRA into.
+
+    >>> ours("layer.4.query.lora_A.default.weight"), ours("layer.4.query.base_layer.weight")
+    ('layer.4.query.lora.A', 'layer.4.query.weight')
+    """
+    return re.sub(r"\.lora_([AB])\.default\.weight$", r".lora.\1", name).replace(".base_layer.", ".")
 
 
 def _judged(shapes: Any, size: int) -> list[list[int]]:

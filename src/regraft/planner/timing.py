@@ -27,7 +27,7 @@ from regraft.planner.course import SPLITS, Course
 from regraft.planner.sizes import BACKWARD
 from regraft.waist import Phase, Plan
 
-ENOUGH_S = 1.2
+ENOUGH_S = 0.6
 """A step that takes longer is timed once, one that takes twice as long on fewer of its rows."""
 Key = tuple[object, ...]
 
