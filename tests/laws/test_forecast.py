@@ -11,6 +11,7 @@ from regraft import flow
 from regraft.kit import shelf
 from regraft.kit.store import record
 from regraft.planner.course import Course
+from regraft.planner.request import strategies_of
 from regraft.waist import Budget, Options, Plan, Reading
 from tests import places
 
@@ -83,7 +84,8 @@ def test_a_race_is_forecast_with_every_rate(tmp_path: Path) -> None:
     told = flow.finish(flow.forecast(asked))
     labels = [one["label"] for one in told]
     assert labels[:3] == ["scratch plain c 10", "scratch plain c 1", "asis centroids"]
-    assert {one for some in KINDS.values() for one in some} < set(labels) and len(labels) == len(set(labels))
+    usual = {one for name, some in KINDS.items() if name in strategies_of(asked) for one in some}
+    assert usual < set(labels) and len(labels) == len(set(labels)) and not any("lora" in one for one in labels)
     budgeted = Options(asked.data, asked.model, budget=Budget(trials=4))
     assert [one["label"] for one in flow.finish(flow.forecast(budgeted))] == labels, "what is left out is seen later"
     assert not (tmp_path / "runs").exists() and not course.folder.path.exists(), "nothing is written"

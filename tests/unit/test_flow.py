@@ -247,4 +247,4 @@ def test_what_was_cut_is_said_and_every_class_stays(home: Path) -> None:
     less, (note,) = flow._affordable(data, {"train": 1, "val": 4, "test": 99}, asked)
     assert {row.y for row in less.train} == set(data.target.labels) and len(less.train) == 6
     assert len(less.val) == 4 and less.test == data.test
-    assert note == "30 s do not suffice to read all rows once: 6 of 27 train rows, 4 of 15 val rows are used"
+    assert note == "30s do not suffice to read all rows once: 6 of 27 train rows, 4 of 15 val rows are used"
