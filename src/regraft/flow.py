@@ -363,12 +363,12 @@ def _run(race: Race, options: Options, base: str) -> Generator[Event, None, int]
 
 
 def _end(race: Race, options: Options, body: BackboneCard, packed: int) -> Generator[Event, None, Run]:
-    """Choose, refit, question, pack and report."""
+    """Choose, refit, question, pack and report; the trial at `packed` lies in a bundle that is to be tried."""
     from regraft.audit.gate import gate
     from regraft.audit.gather import audit, baselines
     from regraft.backbone import bundle as bundles
     from regraft.deliver import native
-    from regraft.deliver.pack import pack
+    from regraft.deliver.pack import attempt, pack
     from regraft.deliver.story import budget_words
     from regraft.planner.pick import pick
 
@@ -388,7 +388,10 @@ def _end(race: Race, options: Options, body: BackboneCard, packed: int) -> Gener
     verdict = gate(trials, winner, rule, baselines(task, data), findings, compared)
     tried = race.clock.allows(race.clock.opening_s)
     yield Said("packing the bundle and opening it in a fresh process" if tried else UNTRIED)
-    pack(course, trials[winner], body.name, tried)
+    if winner != packed:
+        pack(course, trials[winner], body.name, tried)
+    elif tried:
+        attempt(course, trials[winner])
     if note := native.untried(bundles.read(folder.path / "bundle").opening):
         yield Said(note)
     _tell(race, verdict)

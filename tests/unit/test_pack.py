@@ -119,6 +119,24 @@ def test_a_bundle_on_the_way_is_read_back_by_us_alone(
     assert last == first, "the record does not say when it was packed"
 
 
+def test_a_bundle_on_the_way_is_tried_as_it_lies_there(
+    made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, trial = made
+    run, calls = course.folder.path, []
+    monkeypatch.setattr(native, "run", lambda *given: calls.append(given) or here(*given))
+    pack.pack(course, trial, "net", tried=False)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    pack.attempt(course, trial)
+    assert len(calls) == 1 and {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    weights = load_file(run / "bundle" / "model.safetensors")
+    weights["classifier.1.bias"] += 0.5
+    save_file(weights, run / "bundle" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RegraftError):
+        pack.attempt(course, trial)
+    assert not (run / pack.TRIED).exists()
+
+
 @pytest.mark.parametrize("tried", [True, False])
 def test_a_bundle_whose_weights_are_others_is_not_shipped(
     made: tuple[Course, Trial], monkeypatch: pytest.MonkeyPatch, tried: bool
@@ -170,9 +188,9 @@ def test_texts_in_files_are_shown_by_their_content(tmp_path: Path, monkeypatch: 
     pack.pack(course, trial, "net")
 
 
-def shown(*cells: Any) -> list[Any]:
+def shown(*cells: Any, row_s: float = 0.0) -> list[Any]:
     rows = [Row(str(i), cell, None, "", str(i)) for i, cell in enumerate(cells)]
-    return [row.cell for row in pack._shown(Data("d", "text", Target("y", "class"), (), (), rows, "f"))]
+    return [row.cell for row in pack._shown(Data("d", "text", Target("y", "class"), (), (), rows, "f"), row_s)]
 
 
 def test_rows_that_are_shown_lie_far_apart_and_the_longest_text_is_among_them() -> None:
@@ -181,6 +199,8 @@ def test_rows_that_are_shown_lie_far_apart_and_the_longest_text_is_among_them() 
     assert shown(("a", "b" * 9), ("cc", "d")) == [("a", "b" * 9), ("cc", "d"), ("a", "b" * 9)]
     assert shown(Path("a.png"), Path("b.png")) == [Path("a.png"), Path("b.png")]
     assert shown(torch.zeros(3), torch.ones(3)) == [] == shown()
+    paths = [Path(f"{i}.png") for i in range(30)]
+    assert [len(shown(*paths, row_s=row_s)) for row_s in (0.01, 0.3, 9.0)] == [8, 3, 2], "slow ones are fewer"
 
 
 # ---------------------------------------------------------------- what is not shipped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,17 +22,20 @@ from regraft.engine.trunk import Side, Trunk
 from regraft.errors import RegraftError
 from regraft.kit import durable, hardware, shelf
 from regraft.planner.course import Course
-from regraft.waist import Bundle, Data, Encoder, MachineCard, Plan, Row, Trial
+from regraft.waist import Bundle, Data, Encoder, Plan, Row, Trial
 
 GOLDEN_SEED = 20
 ROWS = 2
 """So many rows of noise test a bundle, three times over: more would prove no more."""
 TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-3
-SHOWN = 8
+SHOWN, SHOWN_S = 8, 1.0
+"""The most test rows that a bundle is tested on, and the seconds that they may take on one side."""
 LINK = "bundle"
 GOLDEN = "golden.safetensors"
 ADAPTER = "adapter"
+TRIED = "tried"
+"""A folder beside the bundles with what one of them is tested on, while it is."""
 Answers = Sequence[Mapping[str, Any]]
 
 
@@ -80,21 +83,24 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
             calibration=trial.calibration,
         )
         bundles.write(part, bundle)
-        rows, encoder = _shown(data) if tried else [], course.trunks.encoder_of(graft.view)
-
-        def answers(by: float) -> Answers:
-            if not rows:
-                return []
-            trunk = Trunk(graft.view, 0, _moved(encoder, by), machine.micro_batch)
-            made = outputs(graft, Table(trunk, rows, None, apart))
-            return task.answers(made, dict(trial.calibration))
-
-        _self_test(part, bundle, graft, machine, rows, answers, tried)
+        _self_test(part, bundle, graft, course, tried)
     durable.point(run / LINK, final.name)
     for old in run.glob("bundle-*"):
         if old.name != final.name:
             durable.remove(old)
     return bundle
+
+
+def attempt(course: Course, trial: Trial) -> None:
+    """Test the bundle that this trial was packed into without being tried: it is not written again.
+
+    Raises: RegraftError: it predicts something else than the trial's model.
+    """
+    folder = (course.folder.path / LINK).resolve()
+    graft = course.restore(trial)
+    for insert in trial.plan.inserts:
+        shelf.find("inserts", insert.kind).merge(graft.view)
+    _self_test(folder, bundles.read(folder), graft, course, True)
 
 
 def settle(plan: Plan, graft: Graft, head: nn.Module, base: str, part: Path) -> None:
@@ -131,44 +137,50 @@ def golden(graft: Graft, rows: int, apart: int = 1) -> Tensor:
         return graft.forward(states, 0)
 
 
-def _shown(data: Data) -> list[Row]:
-    """Some test rows that a library can be given as they are, the longest text among them."""
+def _shown(data: Data, row_s: float) -> list[Row]:
+    """Some test rows that a library can be given as they are, the longest text among them; fewer that take long."""
+    most = max(ROWS, min(SHOWN, int(SHOWN_S / max(row_s, 1e-6))))
     plain_cells = [row for row in data.test if isinstance(row.cell, (str, Path, tuple))]
-    some = plain_cells[:: max(1, len(plain_cells) // SHOWN)][:SHOWN]
+    some = plain_cells[:: max(1, len(plain_cells) // most)][:most]
     if plain_cells and not isinstance(plain_cells[0].cell, Path):
         some.append(max(plain_cells, key=lambda row: len("".join(row.cell))))
     return some
 
 
-def _self_test(
-    part: Path,
-    bundle: Bundle,
-    graft: Graft,
-    machine: MachineCard,
-    rows: Sequence[Row],
-    answers: Callable[[float], Answers],
-    tried: bool,
-) -> None:
+def _self_test(part: Path, bundle: Bundle, graft: Graft, course: Course, tried: bool) -> None:
     """Compare what the bundle's own library says with what we say: golden batches, then some test rows.
 
-    Its process runs beside what we do in this one. What it says may be as far from our `answers` as these move where so
+    Its process runs beside what we do in this one. What it says may be as far from our answers as these move where so
     much is added to every input as libraries prepare them apart.
     """
+    machine = course.machine
+    rows, encoder = _shown(course.data, machine.forward_s) if tried else [], course.trunks.encoder_of(graft.view)
     cells = [row.cell for row in rows]
     apart = sides(bundle.plan.pooling, len(bundle.columns))
     batches = golden_batches(graft, ROWS, apart)
     made, told = None, None
+
+    def answers(by: float) -> Answers:
+        if not rows:
+            return []
+        trunk = Trunk(graft.view, 0, _moved(encoder, by), machine.micro_batch)
+        found = outputs(graft, Table(trunk, rows, None, apart))
+        return course.task.answers(found, dict(bundle.calibration))
+
     if tried:
-        file = part / GOLDEN
-        durable.fill(file, save({f"{i}/{name}": t for i, batch in enumerate(batches) for name, t in batch.items()}))
-        given = _portable(part, bundle.modality, cells)
-        with ThreadPoolExecutor(1) as beside:
-            asked = (bundle.opening, str(part), str(file), apart, given, machine.threads)
-            theirs_later = beside.submit(native.run, *asked)
-            ours, own = answers(0.0), _reopened(part, bundle, graft, batches)
-            made, told = theirs_later.result()
-        for path in (file, *(one for one in given if isinstance(one, Path))):
-            durable.remove(path)
+        place = course.folder.path / TRIED
+        file = place / GOLDEN
+        durable.remove(place)
+        try:
+            durable.fill(file, save({f"{i}/{name}": t for i, batch in enumerate(batches) for name, t in batch.items()}))
+            given = _portable(place, bundle.modality, cells)
+            with ThreadPoolExecutor(1) as beside:
+                asked = (bundle.opening, str(part), str(file), apart, given, machine.threads)
+                theirs_later = beside.submit(native.run, *asked)
+                ours, own = answers(0.0), _reopened(part, bundle, graft, batches)
+                made, told = theirs_later.result()
+        finally:
+            durable.remove(place)
     else:
         ours, own = [], _reopened(part, bundle, graft, batches)
     wanted = torch.tensor(bundle.golden)
@@ -199,12 +211,12 @@ def _self_test(
         )
 
 
-def _portable(part: Path, modality: str, cells: Sequence[Any]) -> list[Any]:
+def _portable(place: Path, modality: str, cells: Sequence[Any]) -> list[Any]:
     """Cells for a library that reads files alone and knows no archives: each file as one that all read alike."""
     given = list(cells)
     for i, cell in enumerate(cells):
         if isinstance(cell, Path):
-            given[i] = part / f"given-{i}"
+            given[i] = place / f"given-{i}"
             durable.fill(given[i], shelf.find("modalities", modality).portable(cell))
     return given
 
