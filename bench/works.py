@@ -197,7 +197,7 @@ def open_bench(data: Path, model: Path, strategy: str, knobs: dict[str, Any], pl
     view, encoder, task = prepare(Options(str(data), str(model), reading), opened, str(model))
     machine = survey.machine(view, opened, encoder, "fp32")
     facts = Facts(card(opened), survey.backbone(view, "bench"), machine)
-    asked = {"patience": knobs["epochs"]} | knobs
+    asked = ({"patience": knobs["epochs"]} if "epochs" in knobs else {}) | knobs
     plan = propose(facts, [strategy], [(f"{strategy}.{name}", str(value)) for name, value in asked.items()])[0]
     return Bench(Course(view, opened, task, encoder, machine, Folder(place / "course"), 0), plan, model, place)
 

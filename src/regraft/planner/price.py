@@ -118,7 +118,7 @@ def price(course: Course, plan: Plan, steps: Steps, rate: Rate) -> Price:
     rows, scored = len(course.views(plan)), len(data.val) + len(data.test)
     kinds = [steps.of(plan, phase) for phase in plan.phases]
     written = _bytes(touched(plan, graft).values())
-    seconds = steps.scored_s + kinds[0].made_s + 3 * written / WRITTEN
+    seconds = steps.scored_s + kinds[0].made_s + written / WRITTEN
     read_s, flop, moved, count, launches, cached, filled = 0.0, 0.0, 0.0, 0, 0, 0.0, {0}
     for phase, kind in zip(plan.phases, kinds, strict=True):
         k, fits = phase.frontier, min(phase.epochs, 1) if plan.optimizer.whole else phase.epochs
