@@ -12,7 +12,7 @@ over many epochs it is (f + 3 (1 - f)) / (3 (1 - f)): 2.67 for 2 of 12 blocks, 1
 The same with LoRA of rank 8 in these blocks, which the other sides have from peft, with the same matrices at first:
 weights that stay need no gradient, so a trained block costs two passes, and the limits are 3.5 and 2.0.
 
-    python bench/suffix.py [--quick] [--rounds 3] [--again]
+    python bench/suffix.py [--quick] [--rounds 3] [--again] [--only MiniLM]
 """
 
 from __future__ import annotations

@@ -259,6 +259,7 @@ def arguments(told: str) -> argparse.Namespace:
     parse.add_argument("--quick", action="store_true", help="a look, of less work")
     parse.add_argument("--rounds", type=int, default=3)
     parse.add_argument("--again", action="store_true", help="measure what is measured already")
+    parse.add_argument("--only", default="", help="works that have this in their names")
     given = parse.parse_args()
     given.rounds = 1 if given.quick else given.rounds
     return given
@@ -266,6 +267,8 @@ def arguments(told: str) -> argparse.Namespace:
 
 def wanted(bench: int, work: str, given: argparse.Namespace, *needed: Path) -> bool:
     """Whether a comparison is still to be made and can be; says why where not."""
+    if given.only not in work:
+        return False
     others = [PLAIN] if peers.lacks() else [PLAIN, TRAINER]
     if absent := [path.name for path in needed if not path.exists()]:
         print(f"skipped: {work}: {', '.join(absent)} absent")
