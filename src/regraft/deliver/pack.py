@@ -94,13 +94,19 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
 def attempt(course: Course, trial: Trial) -> None:
     """Test the bundle that this trial was packed into without being tried: it is not written again.
 
-    Raises: RegraftError: it predicts something else than the trial's model.
+    Raises: RegraftError: it predicts something else than the trial's model; nothing is shipped then.
     """
-    folder = (course.folder.path / LINK).resolve()
+    link = course.folder.path / LINK
+    folder = link.resolve()
     graft = course.restore(trial)
     for insert in trial.plan.inserts:
         shelf.find("inserts", insert.kind).merge(graft.view)
-    _self_test(folder, bundles.read(folder), graft, course, True)
+    try:
+        _self_test(folder, bundles.read(folder), graft, course, True)
+    except RegraftError:
+        durable.remove(link)
+        durable.remove(folder)
+        raise
 
 
 def settle(plan: Plan, graft: Graft, head: nn.Module, base: str, part: Path) -> None:
