@@ -92,7 +92,7 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
     told, layers = dict(insert.settings), adapted(view.module)
     native = view.pooling == "native" and bool(view.head)
     prefix = "" if native else _prefix(view.module)
-    trained = {path for i in view.card().new for path in view.seams.members[i]}
+    trained = sorted({path for i in view.card().new for path in view.seams.members[i]})
     tensors: dict[str, Tensor] = {}
     for path, layer in layers.items():
         one, name = adapter(layer), ROOT + path.removeprefix(prefix)
@@ -139,7 +139,7 @@ def load(view: View, folder: Path) -> None:
     placed = dict(view.module.named_modules())
     parts: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in sorted(tensors.items()):  # a file has no order of its own
         name, mark, kind = key.removeprefix(ROOT).partition(".lora_")
         if mark:
             kind = kind.removesuffix(".weight")
