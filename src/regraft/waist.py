@@ -469,9 +469,12 @@ class Plan:
 
     @property
     def trunk(self) -> int:
-        """How deep the cache may reach: the lowest stage that any phase trains or any insert enters."""
-        if self.init == "random":
-            return 0
+        """How deep the cache may reach: `frontier`, where what lies below is the backbone as it came."""
+        return 0 if self.init == "random" else self.frontier
+
+    @property
+    def frontier(self) -> int:
+        """The lowest stage that any phase trains or any insert enters."""
         return min([p.frontier for p in self.phases] + [s for i in self.inserts for s in i.stages])
 
 

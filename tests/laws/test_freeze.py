@@ -31,6 +31,7 @@ WAYS: list[tuple[str, dict[str, object]]] = [
     ("probe", {"epochs": 2}),
     ("scratch", {"by": "plain"}),
     ("scratch", {"by": "random", "epochs": 1}),
+    ("scratch", {"by": "features"}),
 ]
 """Every strategy on the shelf, in each of its ways."""
 TRAINED = [way for way in WAYS if way[0] != "asis" and way[1].get("by") != "plain"]

@@ -38,7 +38,7 @@ def facts(rows: int = 100, glue: int = 0, poolings: tuple[Pooled, ...] = ()) -> 
 def tuned(strategy: str, given: Facts, more: list[tuple[str, str]] | None = None) -> Plan:
     """The strategy's one plan that goes through the network: not the plain one of scratch, one way of gradual."""
     way = {"scratch": [("scratch.by", "random")], "gradual": [("gradual.by", "lpft")]}.get(strategy, [])
-    (plan,) = propose(given, [strategy], [*way, *(more or [])])
+    (plan,) = propose(given, [strategy], list(dict([*way, *(more or [])]).items()))
     return plan
 
 
@@ -53,6 +53,7 @@ def test_each_strategy_proposes_in_turn() -> None:
     plans = propose(facts(), ["scratch", "probe"], [])
     assert [(plan.strategy, plan.init) for plan in plans] == [
         ("scratch", "plain"),
+        ("scratch", "random"),
         ("scratch", "random"),
         ("probe", "pretrained"),
     ]
@@ -71,6 +72,7 @@ def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
         "partial depth 2 lr 0.001",
         "probe lr 0.001",
         "scratch plain c 10",
+        "scratch features",
         "scratch random lr 0.002",
     ]
 
@@ -90,7 +92,7 @@ def test_a_race_has_every_rate_and_the_cheapest_kinds_first() -> None:
 @pytest.mark.parametrize("strategy", TUNED)
 def test_a_rate_that_is_asked_for_is_the_only_one(strategy: str) -> None:
     plans = propose(facts(), [strategy], [(f"{strategy}.lr", "0.02")], raced=True)
-    assert {plan.optimizer.lr for plan in plans if plan.init != "plain"} == {0.02}
+    assert {plan.optimizer.lr for plan in plans if not plan.optimizer.whole} == {0.02}
     kinds = propose(facts(), [strategy], [(f"{strategy}.lr", "0.02")])
     assert set(kinds) <= set(plans)
 
@@ -276,13 +278,19 @@ def test_scratch_trains_all_from_a_random_start() -> None:
     assert plan.init == "random" and plan.trunk == 0 and plan.phases[0].rates == (("*", 1.0),)
 
 
+def test_random_features_train_a_head_alone_above_weights_that_are_not_kept() -> None:
+    plan = tuned("scratch", facts(), [("scratch.by", "features")])
+    assert (plan.init, plan.optimizer.name, plan.trunk, plan.frontier) == ("random", "path", 0, 4)
+    assert plan.phases[0].rates == (("head/*", 1.0),)
+
+
 # ---------------------------------------------------------------- weights of rows, poolings
 
 
 @pytest.mark.parametrize("weigh", [True, False])
 def test_rows_are_weighed_in_every_plan_or_none(weigh: bool) -> None:
     plans = propose(facts(), ["probe", "partial", "scratch"], knobs(partial__smoothing=0.1), weigh)
-    assert [plan.loss.balance for plan in plans] == [weigh] * 4
+    assert [plan.loss.balance for plan in plans] == [weigh] * 5
     assert [(plan.label, plan.loss.smoothing) for plan in plans if plan.loss.smoothing] == [
         ("partial depth 2 lr 0.001", 0.1)
     ]
@@ -298,9 +306,10 @@ def test_the_probe_tries_every_pooling_and_the_others_the_one_that_suits() -> No
         ("probe lr 0.001", "native"),
         ("partial depth 1 lr 0.001 (mean)", "mean"),
         ("scratch plain c 10", "native"),
+        ("scratch features (mean)", "mean"),
         ("scratch random lr 0.002 (mean)", "mean"),
     ]
-    assert [plan.trunk for plan in plans] == [2, 3, 1, 0, 0], "stages are counted in the plan's own pooling"
+    assert [plan.trunk for plan in plans] == [2, 3, 1, 0, 0, 0], "stages are counted in the plan's own pooling"
 
 
 @pytest.mark.parametrize("strategy", TUNED)

@@ -283,3 +283,18 @@ def test_training_ends_with_the_same_bits_where_batches_are_read_ahead(
         own = dataclasses.replace(course, folder=Folder(course.folder.path / str(free)))
         found.append(places.weights(own, places.finish(own, places.plan(own, "full", epochs=2, batch=8))))
     assert found[0] == found[1]
+
+
+def test_features_of_random_weights_are_those_weights_own_and_are_not_kept(course: Course) -> None:
+    places.finish(course, places.plan(course, "probe", epochs=1))
+    chosen, stores = places.plan(course, "scratch", by="features"), dict(course.trunks._stores)
+    view = course.graft(chosen).view
+    table = course.table(view, chosen.frontier, course.data.train)
+    parts = course.encoder.parts([row.cell for row in course.data.train[:2]])
+    batch = course.encoder.tensors([value for row in parts for value, _ in row])
+    (side,) = table.batch([0, 1])
+    with torch.no_grad():
+        assert torch.allclose(side.state.value, view.run(batch), rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(side.state.value, course.view.run(batch), rtol=0.1)
+    places.finish(course, chosen, 1)
+    assert course.trunks._stores == stores

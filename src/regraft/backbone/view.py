@@ -76,6 +76,7 @@ class View:
         self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
         self.lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
         self._short: dict[tuple[str, int], View] = {}
+        self.drawn = False
         self._cuts: dict[Pooling, tuple[Seams, list[str], tuple[Stage, ...], int]] = {}
         self.native: nn.Module = module.get_submodule(head) if head else nn.Identity()
         if head:
@@ -230,6 +231,7 @@ class View:
                 "this backbone cannot be started at random", saw=self.name, do="leave out --strategy scratch"
             )
         self.module.load_state_dict(self._fresh(seed), strict=True)
+        self.drawn = True
 
     def export(self, head: nn.Module, target: Target, folder: str) -> Opening:
         """Write the network with `head`, a plain linear layer, into `folder`, as its own library does; how to open it.

@@ -36,7 +36,8 @@ def check(evidence: Evidence) -> Finding:
         return Finding("transfer", "skip", 0.0, (0.0, 0.0), 0.0, saw, advice)
     found = _paired.compared(evidence, random, ours)
     harmed, good = found.high < 0, found.low > 0
-    told = found.told("the same network from scratch")
+    whole = evidence.trials[random].plan.optimizer.whole
+    told = found.told("features of the same network with random weights" if whole else "the same network from scratch")
     if not own:
         told = f"{evidence.trials[ours].label}, the best that is pretrained: {told}"
     return Finding(

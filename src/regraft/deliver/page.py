@@ -20,7 +20,13 @@ from regraft.waist import Trial
 
 PANELS = 12
 BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-SHAPES: dict[str, Shape] = {"": "circle", "from scratch": "square", "plain features": "triangle", "as it is": "diamond"}
+SHAPES: dict[str, Shape] = {
+    "": "circle",
+    "from scratch": "square",
+    "random features": "wedge",
+    "plain features": "triangle",
+    "as it is": "diamond",
+}
 DECISIONS = {
     "ship": ("Ship", "✓", ""),
     "warn": ("Ship with care", "!", "warn"),
@@ -245,7 +251,9 @@ def _scatter(story: Story) -> Figure | None:
         return None
     better = next(s.better for t in story.trials for s in t.scores[:1])
     wide, narrow = (Markup(figures.scatter(points, _metric(story), better, f"cost-{w}", w)) for w in (720, 340))
-    caption = "Filled with a ring: the winner. ○ adapted, □ from scratch, △ plain features, ◇ as it is. "
+    caption = (
+        "Filled with a ring: the winner. ○ adapted, □ from scratch, ▽ random features, △ plain features, ◇ as it is. "
+    )
     return Figure(wide, caption + "Lines are 95 % intervals, numbers those of the table.", narrow)
 
 

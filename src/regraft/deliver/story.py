@@ -47,7 +47,7 @@ BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u
 LONGEST = 80
 REASONS = 6
 ITSELF = "the winner itself"
-ROLES = ("as it is", "from scratch", "plain features")
+ROLES = ("as it is", "random features", "from scratch", "plain features")
 """What a trial may be besides an adapted backbone: what one would have without adapting anything."""
 
 
@@ -270,7 +270,8 @@ def role(plan: Plan) -> str:
     ('from scratch', 'as it is', 'plain features')
     """
     if plan.init != "pretrained":
-        return "from scratch" if plan.init == "random" else "plain features"
+        untrained = "random features" if plan.optimizer.whole else "from scratch"
+        return untrained if plan.init == "random" else "plain features"
     return "" if sum(phase.epochs for phase in plan.phases) else "as it is"
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from regraft.deliver.story import clean
 
-Shape = Literal["circle", "square", "triangle", "diamond"]
+Shape = Literal["circle", "square", "triangle", "wedge", "diamond"]
 GLYPH = 6.7
 """Pixels of a character at 12 pixels, a little more than most have."""
 
@@ -59,6 +59,7 @@ def marker(x: float, y: float, shape: Shape, winner: bool, told: str) -> str:
     corners: dict[Shape, list[tuple[float, float]]] = {
         "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
         "triangle": [(0, -1.2), (1.1, 0.9), (-1.1, 0.9)],
+        "wedge": [(0, 1.2), (1.1, -0.9), (-1.1, -0.9)],
         "diamond": [(0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)],
     }
     title = f"<title>{esc(told)}</title>"

@@ -63,7 +63,7 @@ class Trunks:
     def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
         """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
         trunk, apart = self._trunk(view, k), self.sides(view)
-        if not k or not self.cached or not self._law(view, k, rows):
+        if not k or not self.cached or view.drawn or not self._law(view, k, rows):
             return Table(trunk, rows, None, apart)
         store, parts = self._store(view, k), parts_of(trunk.encoder, rows, apart)
         if missing := store.lacking(parts):
@@ -98,8 +98,11 @@ class Trunks:
                     self._passes[name] = self._passes.get(name, 0) + reads + 1
 
     def warm(self, view: View, k: int, rows: Sequence[Row]) -> Iterator[Event]:
-        """Fill the store of frontier k with these rows, before it those below that the policy keeps on the way."""
-        if not k or not self.cached:
+        """Fill the store of frontier k with these rows, before it those below that the policy keeps on the way.
+
+        What random weights give is not kept: a head alone reads it, once.
+        """
+        if not k or not self.cached or view.drawn:
             return
         if not self._law(view, k, rows):
             yield Said(f"the split law does not hold at stage {k} of this network: the cache is left unused")
@@ -246,10 +249,10 @@ class Trunks:
         return self._places[key][0]
 
     def _trunk(self, view: View, k: int) -> Trunk:
-        """The trunk below k of a view whose stages below k are those of the backbone."""
+        """The trunk below k of a view whose stages below k are those of the backbone, or random ones."""
         name = _name(view, k)
         encoder = self.encoder_of(view, k)
-        if self.plainly or not k or view.provider != self.view.provider:
+        if self.plainly or not k or view.drawn or view.provider != self.view.provider:
             return Trunk(view, k, encoder, self.machine.micro_batch)
         if name not in self._engines:
             base = self.view.pooled(view.reading)

@@ -75,7 +75,7 @@ def effort(plan: Plan, facts: Facts) -> tuple[int, float]:
     for phase in plan.phases:
         above = sum(stage.flops for stage in pooled.stages[phase.frontier :])
         work += 3.0 * phase.epochs * facts.train_rows * above
-    once = rows * plan.views * sum(stage.flops for stage in pooled.stages[: plan.trunk])
+    once = rows * plan.views * sum(stage.flops for stage in pooled.stages[: plan.frontier])
     return (1 if plan.init == "pretrained" else 2), work + once
 
 

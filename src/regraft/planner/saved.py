@@ -19,7 +19,7 @@ def saved(course: Course, trials: Sequence[Trial]) -> Saved:
     rows = {name: len(getattr(course.data, name)) for name in ("train", *SPLITS)}
     plain, whole = 0, 0.0
     for trial in trials:
-        if trial.plan.init == "plain":
+        if trial.plan.init != "pretrained":
             continue
         fitted, view = len(course.rows(trial.plan)), course.view.pooled(trial.plan.reading)
         epochs = Counter(line.phase for line in trial.curve)

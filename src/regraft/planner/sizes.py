@@ -37,8 +37,8 @@ def forecast(facts: Facts, course: Course, plan: Plan) -> dict[str, Any]:
     graft = course.graft(plan)
     stages, apart = graft.view.stages, course.trunks.sides(graft.view)
     trained = {n: p for phase in plan.phases for n, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()}
-    below = apart * sum(s.flops for s in stages[: plan.trunk])
-    above = apart * sum(s.flops for s in stages[plan.trunk :])
+    below = apart * sum(s.flops for s in stages[: plan.frontier])
+    above = apart * sum(s.flops for s in stages[plan.frontier :])
     epochs = sum(phase.epochs for phase in plan.phases)
     return {
         "label": plan.label,
@@ -155,7 +155,7 @@ class Pace:
         self._filled |= {self._fill(plan, phase.frontier) for phase in plan.phases}
 
     def _fill(self, plan: Plan, k: int) -> tuple[object, ...]:
-        return plan.reading, k, plan.augment
+        return plan.init, plan.reading, k, plan.augment
 
     def learn(self, plan: Plan, epoch: Epoch, seconds: float) -> None:
         """An epoch took so long: the next forecast of its kind is put right by it."""

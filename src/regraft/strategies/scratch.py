@@ -1,4 +1,4 @@
-"""Scratch: what the pretrained weights must beat: no network at all (TF-IDF, pixels), and the same one from random."""
+"""Scratch: what pretrained weights must beat: no network (TF-IDF, pixels), random features, training from random."""
 
 from __future__ import annotations
 
@@ -15,20 +15,26 @@ PENALTIES = (10.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Knobs(Tuning):
-    """by: plain (a linear model on TF-IDF or on small pixels), random (the network from random weights), or auto: both.
+    """by: plain (a linear model on TF-IDF or on small pixels), features (a head on features of random weights that stay
+    as they are), random (the network trained from random weights), or auto: all of these.
 
     c: the plain model's inverse penalty, as in scikit-learn; 0 takes the usual one, and several in a race.
     epochs: passes over the training rows at most, 0 for 30 or fewer where rows are many.
     """
 
-    by: Literal["auto", "plain", "random"] = "auto"
+    by: Literal["auto", "plain", "features", "random"] = "auto"
     c: Several = 0.0
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
-    """Plans per penalty and per rate; of random weights all are trained, normalisation statistics too."""
-    plans = []
-    if knobs.by != "random":
+    """Plans per penalty and per rate; of random weights all are trained, normalisation statistics too, or none.
+
+    Features that no training made are what the architecture alone gives: Saxe et al., On random weights and
+    unsupervised feature learning, 2011.
+    """
+    plans, (pooled, *_) = [], chosen(facts.backbone, knobs.pooling)
+    target = facts.data.target
+    if knobs.by in ("auto", "plain"):
         head = Phase(1, 0, (("head/*", 1.0),))
         plans += [
             Plan(
@@ -36,11 +42,17 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
                 (head,),
                 (("by", "plain"), ("c", c)),
                 init="plain",
-                optimizer=Optimizer("lbfgs", weight_decay=penalty(facts.data.target, facts.train_rows, c)),
+                optimizer=Optimizer("lbfgs", weight_decay=penalty(target, facts.train_rows, c)),
             )
             for c in ((knobs.c,) if knobs.c else PENALTIES)
         ]
-    if knobs.by != "plain":
+    if knobs.by in ("auto", "features"):
+        known = target.kind in ("class", "number")
+        rule = Optimizer("path") if known else Optimizer("lbfgs", weight_decay=penalty(target, facts.train_rows, 1.0))
+        head = Phase(1, len(pooled.stages), (("head/*", 1.0),))
+        more = (("by", "features"),)
+        plans += [Plan("scratch", (head,), more, init="random", pooling=pooled.pooling, optimizer=rule)]
+    if knobs.by in ("auto", "random"):
         most = epochs(knobs.epochs, 30, facts.train_rows, knobs.batch)
         phase = Phase(
             most,
@@ -57,7 +69,7 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
                 (phase,),
                 knobs.told(lr, (("by", "random"), ("epochs", most))),
                 init="random",
-                pooling=chosen(facts.backbone, knobs.pooling)[0].pooling,
+                pooling=pooled.pooling,
                 optimizer=knobs.rule(lr),
                 loss=Loss(knobs.smoothing),
                 batch=knobs.batch,
