@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -30,15 +29,12 @@ from regraft.waist import (
     Encoder,
     Event,
     Facts,
-    Finished,
     Flag,
     MachineCard,
     Options,
-    PhaseDone,
     Plan,
     Row,
     Said,
-    Scored,
     Seen,
     Task,
     Trial,
@@ -52,14 +48,11 @@ if TYPE_CHECKING:
     from regraft.planner.advise import Advice
     from regraft.planner.clock import Clock
     from regraft.planner.course import Course
-    from regraft.planner.race import Race
     from regraft.planner.rules import Needs
 
 T = TypeVar("T")
-UNTRIED = "packing the bundle; the clock does not allow opening it in a fresh process, so regraft alone reads it back"
 FLAGS = 8
 """So many findings about the data are told when a run begins."""
-LOGGED = (Said, Scored, PhaseDone, Finished)
 PASS = {"train": 0.35, "val": 0.1, "test": 0.1}
 """Of the seconds that are left when training could begin: what one pass of the backbone over a split may take."""
 FORESEEN = 0.1
@@ -232,6 +225,7 @@ def _work(
     takes: bool,
 ) -> Generator[Event, None, Run]:
     """From the data to the verdict; everything here may import torch."""
+    from regraft.deliver import ship
     from regraft.planner import survey
     from regraft.planner.clock import Clock
     from regraft.planner.course import Course
@@ -275,8 +269,9 @@ def _work(
     if options.advice:
         yield from _foresee(facts, course, plans, clock)
     race = Race(course, plans, options.budget, clock, named=bool(options.strategies))
-    packed = yield from _run(race, options, body.name)
-    return (yield from _end(race, options, body, packed))
+    packed = yield from ship.lead(race, body.name)
+    yield from ship.end(race, options, body, packed)
+    return read_run(folder.path)
 
 
 def _plans(facts: Facts, options: Options, balance: float) -> list[Plan]:
@@ -335,114 +330,6 @@ def _affordable(data: Data, limits: Mapping[str, int], options: Options) -> tupl
         return data, ()
     told = ", ".join(f"{used:,} of {there:,} {name} rows" for name, (used, there) in sizes.items() if used < there)
     return less, (f"{' or '.join(budget_words(options.budget))} do not suffice to read all rows once: {told} are used",)
-
-
-def _run(race: Race, options: Options, base: str) -> Generator[Event, None, int]:
-    """Run the race; whenever another trial leads, its model is packed, so that a usable one is there at any time.
-
-    Returns: The trial that was packed last, -1 for none.
-    """
-    from regraft.deliver.pack import pack
-    from regraft.planner.pick import Field
-    from regraft.planner.standing import standings
-
-    course, packed = race.course, -1
-    with contextlib.closing(standings(race)) as work:  # what fails here ends the race here, too: it saves what it has
-        for event in work:
-            if isinstance(event, LOGGED):
-                course.folder.log(type(event).__name__, event)
-            yield event
-            if isinstance(event, Finished) and event.trial.whole and len(race.plans) > 1:
-                lead = Field(race.trials, course.task, course.data, course.folder.path, course.seed).lead()
-                if lead != packed:
-                    since = time.monotonic()
-                    pack(course, race.trials[lead], base, tried=False)
-                    packed = lead
-                    race.clock.packing(time.monotonic() - since)
-    return packed
-
-
-def _end(race: Race, options: Options, body: BackboneCard, packed: int) -> Generator[Event, None, Run]:
-    """Choose, refit, question, pack and report; the trial at `packed` lies in a bundle that is to be tried."""
-    from regraft.audit.gate import gate
-    from regraft.audit.gather import audit, baselines
-    from regraft.backbone import bundle as bundles
-    from regraft.deliver import native
-    from regraft.deliver.pack import attempt, pack
-    from regraft.deliver.story import budget_words
-    from regraft.planner.pick import pick
-
-    course, folder, trials = race.course, race.course.folder, race.trials
-    task, data, seed = course.task, course.data, course.seed
-    if not any(trial.whole for trial in trials):
-        raise UsageError(
-            "the budget was too small for a single trial",
-            saw=f"{race.clock.spent():.0f} s spent, of {' or '.join(budget_words(options.budget))}",
-            allowed="a budget in which one plan can be run",
-            do=f"regraft adapt --resume {folder.path} goes on once; or choose a larger --budget",
-        )
-    winner, rule, compared = pick(trials, task, data, folder.path, seed)
-    if options.refit == "all":
-        winner = yield from _refit(race, winner)
-    findings = audit(task, data, trials, winner, folder.path, seed)
-    verdict = gate(trials, winner, rule, baselines(task, data), findings, compared)
-    tried = race.clock.allows(race.clock.opening_s)
-    yield Said("packing the bundle and opening it in a fresh process" if tried else UNTRIED)
-    if winner != packed:
-        pack(course, trials[winner], body.name, tried)
-    elif tried:
-        attempt(course, trials[winner])
-    if note := native.untried(bundles.read(folder.path / "bundle").opening):
-        yield Said(note)
-    _tell(race, verdict)
-    return read_run(folder.path)
-
-
-def _refit(race: Race, winner: int) -> Generator[Event, None, int]:
-    """Train the winner once more on training and validation rows, as long as it was best; returns its place.
-
-    What validation said of it is taken over: it chose the plan, and its rows are among those trained on now.
-    """
-    from regraft.planner.blend import along, source
-    from regraft.planner.sizes import refitted
-
-    course, chosen = race.course, race.trials[winner]
-    tuned, share = source(race.trials, chosen)
-    plan, number = refitted(tuned), len(race.plans)
-    if race.clock.left() < chosen.cost.seconds:
-        yield Said("not fitted again on all rows: the clock does not allow it")
-        return winner
-    yield Said(f"fitting {chosen.label} again, on validation rows too")
-    for event in course.trial(number, plan):
-        if isinstance(event, Finished):
-            made = event.trial if share == 1 else along(course, number, event.trial, share)
-            scores = [s for s in chosen.scores if s.split == "val"] + [s for s in made.scores if s.split != "val"]
-            note = "validation was scored before it was fitted again on validation rows too"
-            held = replace(made, scores=tuple(scores), calibration=chosen.calibration, notes=(note,))
-            race.trials.append(held)
-            course.folder.log("Finished", Finished(held))
-            yield Finished(held)
-        else:
-            yield event
-    return len(race.trials) - 1
-
-
-def _tell(race: Race, verdict: Verdict) -> None:
-    """Write what the run ends with: its records, then the pages made of them."""
-    from regraft.deliver import examine, page, report, story
-
-    course, folder = race.course, race.course.folder
-    made = course.outputs(race.trials[verdict.winner], "test")
-    if verdict.decision == "refuse":
-        durable.remove(folder.path / "bundle")
-    folder.write("examined", examine.examine(course.task, course.data, made))
-    folder.write("account", race.account)
-    folder.write("trials", race.trials)
-    race.clock.tick(now=True)
-    told = story.read(folder.path, verdict)
-    durable.write(folder.path / "report.md", report.write_report(told).encode("utf-8", "surrogatepass"))
-    durable.write(folder.path / "report.html", page.write_page(told).encode("utf-8", "surrogatepass"))
-    folder.write("verdict", verdict)
 
 
 def read_run(path: Path) -> Run:
