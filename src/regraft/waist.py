@@ -223,13 +223,18 @@ class Opening:
     `use` finds `folder` and `inputs` (paths, texts or pairs of texts) and leaves `outputs`: an entry per input, for
     labels a dictionary label → score, otherwise a number. `check` finds `folder` and `batches` (tensors of golden
     inputs, one dictionary per side) and leaves `made`: the outputs as a tensor [n, …]. `provider` is the file in
-    providers/ that reads the layout back, where it is not the one that the backbone came from.
+    providers/ that reads the layout back, where it is not the one that the backbone came from. As a provider writes
+    them, a line `READY` in both names the network as soon as it is built: there inserts are put in, if there are any.
     """
 
     library: str
     use: str
     check: str
     provider: str = ""
+
+
+READY = "# ready: "
+"""How the line begins that names a network in an opening; a bundle's own lines have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -918,7 +923,8 @@ class Verdict:
 class Bundle:
     """The result on disk, readable without the code that trained it; `files` are (name, sha256).
 
-    `golden` are the outputs for some rows of noise drawn from `golden_seed`: a test without the user's data.
+    `golden` are the outputs for some rows of noise drawn from `golden_seed`: a test without the user's data. `inserts`
+    are those that are no part of its weights, in the order of their folders.
     """
 
     schema: int
@@ -940,6 +946,7 @@ class Bundle:
     columns: tuple[str, ...] = ()
     calibration: tuple[tuple[str, float], ...] = ()
     card: str = "README.md"
+    inserts: tuple[Insert, ...] = ()
 
 
 # ---------------------------------------------------------------- the request

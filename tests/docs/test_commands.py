@@ -13,7 +13,7 @@ STAGES: dict[str, stages.Stage] = {
     "docs/commands.md": stages.zoo,
     "docs/config.md": stages.digits,
     "docs/files.md": stages.digits,
-    "docs/lora.md": stages.small,
+    "docs/adapters.md": stages.small,
     "docs/models.md": stages.network,
     "docs/report.md": stages.digits,
     "docs/speed.md": stages.small,

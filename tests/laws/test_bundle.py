@@ -21,6 +21,7 @@ from tests import places
 
 WAYS: list[tuple[str, dict[str, Any]]] = [
     ("asis", {}),
+    ("bottleneck", {"epochs": 2, "last": 2, "width": 3}),
     ("full", {"epochs": 2, "norm": "update"}),
     ("gradual", {"by": "lpft", "epochs": 1}),
     ("layerwise", {"epochs": 2}),
@@ -44,6 +45,8 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("class", "classifier", "lora", {"pooling": "native", "dora": True}),
     ("class", "encoder", "lora", {"pooling": "native", "last": 1}),
     ("pairs", "encoder", "lora", {"pooling": "mean", "rs": True}),
+    ("class", "classifier", "bottleneck", {"pooling": "native", "width": 3}),
+    ("pairs", "encoder", "bottleneck", {"pooling": "mean", "width": 3, "by": "parallel"}),
 ]
 LONG: list[tuple[Any, str, str]] = [
     ("class", "native", "ends"),
@@ -139,7 +142,11 @@ def test_packed_texts_are_predicted_the_same(
     model = Model.load(place)
     assert model.columns == course.data.columns
     same(model.predict(cells), wanted, exactly=course.data.target.kind != "number" and not trial.plan.inserts)
-    assert (place / "adapter" / "adapter_config.json").is_file() == bool(trial.plan.inserts)
+    kinds = {"lora": "adapter_config.json", "bottleneck": "insert.json"}
+    assert [(place / "adapter" / kinds[i.kind]).is_file() for i in trial.plan.inserts] == [True] * len(
+        trial.plan.inserts
+    )
+    assert (place / "adapter").is_dir() == bool(trial.plan.inserts)
     alone(course, bundle, trial)
     layout = {"native": "transformers", "mean": "sentence_transformers"}[knobs["pooling"]]
     assert bundle.opening.library == layout and (place / "modules.json").is_file() == (knobs["pooling"] == "mean")

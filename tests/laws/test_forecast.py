@@ -17,6 +17,7 @@ from tests import places
 
 KINDS = {
     "asis": ["asis centroids"],
+    "bottleneck": ["bottleneck houlsby lr 0.001"],
     "full": ["full lr 0.001"],
     "gradual": ["gradual lpft lr 0.001", "gradual unfreeze lr 0.001"],
     "layerwise": ["layerwise lr 0.001"],
@@ -85,7 +86,11 @@ def test_a_race_is_forecast_with_every_rate(tmp_path: Path) -> None:
     labels = [one["label"] for one in told]
     assert labels[:3] == ["scratch plain c 10", "scratch plain c 1", "asis centroids"]
     usual = {one for name, some in KINDS.items() if name in strategies_of(asked) for one in some}
-    assert usual < set(labels) and len(labels) == len(set(labels)) and not any("lora" in one for one in labels)
+    assert (
+        usual < set(labels)
+        and len(labels) == len(set(labels))
+        and not any("lora" in one or "bottleneck" in one for one in labels)
+    )
     budgeted = Options(asked.data, asked.model, budget=Budget(trials=4))
     assert [one["label"] for one in flow.finish(flow.forecast(budgeted))] == labels, "what is left out is seen later"
     assert not (tmp_path / "runs").exists() and not course.folder.path.exists(), "nothing is written"

@@ -20,6 +20,7 @@ from tests import places
 
 WAYS: list[tuple[str, dict[str, object]]] = [
     ("asis", {}),
+    ("bottleneck", {"epochs": 1, "last": 2, "by": "parallel"}),
     ("full", {"epochs": 1}),
     ("full", {"epochs": 1, "norm": "update"}),
     ("gradual", {"by": "lpft", "epochs": 2}),

@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 
 import pytest
 import torch
+from openings import ran
 from torch import Tensor
 
 from regraft.backbone.view import View
 from regraft.engine import freeze
 from regraft.errors import UsageError
 from regraft.kit import shelf
-from regraft.waist import Insert, Phase
+from regraft.waist import Insert, Phase, Settings
 from tests import places, tiny
 from tests.conftest import SHARED
 
 LORA = shelf.find("inserts", "lora")
-PLAIN = (("alpha", 16.0), ("rs", False), ("dora", False))
-DORA = (("alpha", 8.0), ("rs", True), ("dora", True))
+PLAIN: Settings = (("alpha", 16.0), ("rs", False), ("dora", False))
+DORA: Settings = (("alpha", 8.0), ("rs", True), ("dora", True))
+MARKS = {"bottleneck": "narrow.", "lora": "lora."}
+"""What stands in the names of an insert's weights, whatever stage they are in."""
+LORAS = [("bert", "auto", 12), ("gpt2", "auto", 12), ("vit", "all", 32), ("mobilenet_v2", "auto", 64)]
+LORAS += [("timm/resnet18", "auto", 64), ("timm/convnext", "all", 64), ("torchvision/mobilenet_v3", "conv", 64)]
+BOTTLENECKS = [("bert", "houlsby", 12), ("gpt2", "parallel", 12), ("vit", "houlsby", 32), ("swin", "parallel", 64)]
+BOTTLENECKS += [("resnet", "parallel", 64), ("mobilenet_v2", "houlsby", 64), ("timm/resnet18", "houlsby", 64)]
+BOTTLENECKS += [("timm/convnext", "parallel", 64)]
+KINDS: list[tuple[str, Settings, list[tuple[str, str, int]]]]
+KINDS = [("lora", PLAIN, LORAS), ("lora", DORA, LORAS), ("bottleneck", (), BOTTLENECKS)]
 WITHIN = [
-    ("bert", "auto", 12),
-    ("gpt2", "auto", 12),
-    ("vit", "all", 32),
-    ("mobilenet_v2", "auto", 64),
-    pytest.param("timm/resnet18", "auto", 64, marks=pytest.mark.image),
-    pytest.param("timm/convnext", "all", 64, marks=pytest.mark.image),
-    pytest.param("torchvision/mobilenet_v3", "conv", 64, marks=pytest.mark.image),
+    pytest.param(
+        Insert(kind, (), 4, where, settings),
+        name,
+        length,
+        id=f"{kind}{'-dora' if settings == DORA else ''}-{name}",
+        marks=[pytest.mark.image] if "/" in name else [],
+    )
+    for kind, settings, networks in KINDS
+    for name, where, length in networks
 ]
-SETTINGS = [pytest.param(PLAIN, id="plain"), pytest.param(DORA, id="dora")]
 
 
-def inserted(name: str, where: str, settings: tuple[tuple[str, float], ...], size: int = 4) -> tuple[View, Insert]:
-    """A copy of a tiny network with matrices in all of its stages but the lowest."""
+def test_no_insert_is_left_out() -> None:
+    assert sorted(MARKS) == sorted({kind for kind, _, _ in KINDS}) == list(shelf.names("inserts"))
+    for kind in MARKS:
+        held = vars(shelf.find("inserts", kind))
+        assert ("merge" in held) != ("LINES" in held), "it is merged, or its own lines put it in"
+
+
+def inserted(name: str, insert: Insert) -> tuple[View, Insert]:
+    """A copy of a tiny network with an insert in all of its stages but the lowest."""
     view = tiny.build(name).view.clone(0)
-    insert = Insert("lora", tuple(range(1, len(view.stages))), size, where, settings)
-    LORA.put(view, insert, 7)
+    insert = dataclasses.replace(insert, stages=tuple(range(1, len(view.stages))))
+    shelf.find("inserts", insert.kind).put(view, insert, 7)
     return view, insert
 
 
@@ -45,51 +64,57 @@ def state(view: View) -> dict[str, Tensor]:
 
 
 def moved(view: View) -> None:
-    """Give the matrices numbers as training would."""
+    """Give what was put in numbers as training would."""
     draw = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in view.module.named_parameters():
             if name.endswith("lora.magnitude"):
                 parameter *= 1 + 0.2 * torch.rand(parameter.shape, generator=draw)
-            elif name.endswith(("lora.A", "lora.B")):
+            elif any(f".{mark}" in name for mark in MARKS.values()):
                 parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize(("name", "where", "length"), WITHIN)
-def test_fresh_taken_out_and_merged(
-    name: str, where: str, length: int, settings: tuple[tuple[str, float], ...]
-) -> None:
-    made = tiny.build(name)
+@pytest.mark.parametrize(("insert", "name", "length"), WITHIN)
+def test_fresh_taken_out_and_shipped(tmp_path: Path, insert: Insert, name: str, length: int) -> None:
+    made, item = tiny.build(name), shelf.find("inserts", insert.kind)
     batch, before, kinds = made.batch(3, length), state(made.view), [type(m) for m in made.view.module.modules()]
     with torch.no_grad():
         wanted = made.view.run(batch)
-        view, _ = inserted(name, where, settings)
+        view, insert = inserted(name, insert)
         assert torch.equal(view.run(batch), wanted), "fresh, it changes an output"
         fresh = set(state(view)) - set(before)
-        assert fresh and all(".lora." in n for n in fresh), "names of weights stay"
+        assert fresh and all(f".{MARKS[insert.kind]}" in n for n in fresh), "names of weights stay"
         moved(view)
         other = view.run(batch)
         assert not torch.allclose(other, wanted, atol=1e-4), "trained, it changes nothing"
         kept = state(view)
         assert all(torch.equal(kept[n], t) for n, t in before.items()), "the weights beside it moved"
 
-        merged = view.clone(0)
-        LORA.merge(merged)
-        gap = (merged.run(batch) - other).abs().max() / other.abs().max()
-        assert gap <= 1e-5
-        for one in (view, merged):
-            LORA.take_out(one)
+        shipped, bare = view.clone(0), view
+        if "merge" in vars(item):
+            item.merge(shipped)
+            assert (shipped.run(batch) - other).abs().max() <= 1e-5 * other.abs().max()
+        else:
+            for file, data in item.files(view, insert, torch.nn.Linear(view.dim, 3), "base").items():
+                (tmp_path / file).write_bytes(data)
+            item.take_out(shipped)
+            found = ran(item.LINES + "put_in(network, folder)", network=shipped.module, folder=str(tmp_path))
+            assert (shipped.call(found["network"], batch) - other).abs().max() <= 1e-6 * other.abs().max()
+            bare = made.view.clone(0)
+            item.load(bare, tmp_path)
+            assert torch.equal(bare.run(batch), other) and bare.native.out_features == 3
+        for one in (view, bare):
+            item.take_out(one)
             assert [type(m) for m in one.module.modules()] == kinds
             assert list(state(one)) == list(before)
-        assert torch.equal(view.run(batch), wanted)
-        assert all(torch.equal(state(view)[n], t) for n, t in before.items())
+            assert torch.equal(one.run(batch), wanted)
+            assert all(torch.equal(state(one)[n], t) for n, t in before.items())
     assert made.view.module.state_dict().keys() == before.keys(), "the network that it was copied from has it, too"
 
 
-@pytest.mark.parametrize(("name", "where", "length"), WITHIN)
-def test_the_split_law_holds_with_it(name: str, where: str, length: int) -> None:
-    view, _ = inserted(name, where, PLAIN)
+@pytest.mark.parametrize(("insert", "name", "length"), [one for one in WITHIN if "dora" not in str(one.id)])
+def test_the_split_law_holds_with_it(insert: Insert, name: str, length: int) -> None:
+    view, _ = inserted(name, insert)
     moved(view)
     freeze.rest(view)
     batch = tiny.build(name).batch(3, length)
@@ -99,24 +124,21 @@ def test_the_split_law_holds_with_it(name: str, where: str, length: int) -> None
             assert torch.equal(view.run(start=k, state=view.run(batch, stop=k)), whole), k
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize(("name", "where", "length"), WITHIN)
-def test_gradients_reach_every_matrix_and_nothing_else(
-    name: str, where: str, length: int, settings: tuple[tuple[str, float], ...]
-) -> None:
-    view, insert = inserted(name, where, settings)
+@pytest.mark.parametrize(("insert", "name", "length"), WITHIN)
+def test_gradients_reach_all_of_it_and_nothing_else(insert: Insert, name: str, length: int) -> None:
+    view, insert = inserted(name, insert)
     moved(view)
-    head = torch.nn.Linear(view.dim, 3)
-    phase = Phase(1, 1, (("head/*", 1.0), ("*lora.*", 1.0)))
+    mark, head = MARKS[insert.kind], torch.nn.Linear(view.dim, 3)
+    phase = Phase(1, 1, (("head/*", 1.0), (f"*{mark}*", 1.0)))
     chosen = freeze.apply(view, head, phase)
-    assert {n for n in chosen if not n.startswith("head/")} == {n for n, _, _ in view.named() if "lora." in n}
-    assert {s for n, s, _ in view.named() if "lora." in n} <= set(insert.stages)
+    assert {n for n in chosen if not n.startswith("head/")} == {n for n, _, _ in view.named() if mark in n}
+    assert {s for n, s, _ in view.named() if mark in n} <= set(insert.stages)
     before = freeze.hashes(freeze.frozen(view, head, phase))
     rule = torch.optim.SGD([p for p, _ in chosen.values()], lr=0.1)
     with freeze.mode(view, head, phase):
         head(view.run(tiny.build(name).batch(3, length))).square().sum().backward()
     assert [n for n, (p, _) in chosen.items() if p.grad is None or not p.grad.any()] == []
-    assert [n for n, p in view.module.named_parameters() if p.grad is not None and "lora." not in n] == []
+    assert [n for n, p in view.module.named_parameters() if p.grad is not None and mark not in n] == []
     rule.step()
     assert freeze.verify(before, freeze.frozen(view, head, phase)) > 0
 
@@ -154,13 +176,14 @@ def test_stages_without_such_layers_are_refused_by_name() -> None:
         LORA.put(view, Insert("lora", (len(view.stages) - 1,), 4, "conv", PLAIN), 0)
 
 
-def test_the_start_is_drawn_from_the_seed() -> None:
+@pytest.mark.parametrize(("kind", "settings", "where"), [("lora", PLAIN, "auto"), ("bottleneck", (), "houlsby")])
+def test_the_start_is_drawn_from_the_seed(kind: str, settings: Settings, where: str) -> None:
     one, other, again = (tiny.build("bert").view.clone(0) for _ in range(3))
     for view, seed in ((one, 1), (other, 2), (again, 1)):
-        LORA.put(view, Insert("lora", (2,), 4, "auto", PLAIN), seed)
+        shelf.find("inserts", kind).put(view, Insert(kind, (2,), 4, where, settings), seed)
     a, b, c = (state(view) for view in (one, other, again))
     assert all(torch.equal(a[n], c[n]) for n in a)
-    assert any(not torch.equal(a[n], b[n]) for n in a if n.endswith("lora.A"))
+    assert any(not torch.equal(a[n], b[n]) for n in a if n.endswith(("lora.A", "narrow.0.weight")))
 
 
 @pytest.mark.shared

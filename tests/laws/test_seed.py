@@ -14,6 +14,7 @@ from regraft.waist import MachineCard
 from tests import places
 
 SHORT: dict[str, dict[str, Any]] = {
+    "bottleneck": {"epochs": 1, "batch": 8, "last": 2},
     "full": {"epochs": 1, "batch": 8},
     "gradual": {"by": "lpft", "epochs": 1, "batch": 8},
     "layerwise": {"epochs": 1, "batch": 8},

@@ -153,7 +153,7 @@ def test_another_pooling_names_the_network_without_its_head(tmp_path: Path, peft
     plan = places.plan(course, "lora", pooling="mean", last=2, epochs=1)
     graft = course.restore(places.finish(course, plan))
     folder = written(tmp_path / "adapter", graft.view, plan.inserts[0], course.task.fold(graft.head))
-    assert sorted(path.name for path in folder.iterdir()) == [LORA.CONFIG, LORA.WEIGHTS, LORA.HEAD]
+    assert sorted(path.name for path in folder.iterdir()) == [LORA.CONFIG, LORA.WEIGHTS, "head.safetensors"]
     told = json.loads((folder / LORA.CONFIG).read_text())
     assert {name.split(".")[0] for name in told["target_modules"]} == {"encoder"}
     base = importlib.import_module("transformers").AutoModel.from_pretrained(tmp_path / "model")

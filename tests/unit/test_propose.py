@@ -16,7 +16,7 @@ STAGES = tuple(
     Stage(name, name, params, 100, 64) for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
 )
 
-TUNED = ("full", "gradual", "layerwise", "lora", "partial", "probe", "scratch")
+TUNED = ("bottleneck", "full", "gradual", "layerwise", "lora", "partial", "probe", "scratch")
 """Strategies that take gradient steps; asis is the one that takes none."""
 MEAN = Pooled("mean", STAGES[:2], 5, 0)
 LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
@@ -64,6 +64,7 @@ def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
     told = [plan.label for plan in plans]
     assert told == [
         "asis centroids",
+        "bottleneck houlsby lr 0.001",
         "full lr 0.001",
         "gradual lpft lr 0.001",
         "gradual unfreeze lr 0.001",

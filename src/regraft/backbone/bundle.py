@@ -1,19 +1,24 @@
-"""A bundle's record: written beside its files, read back with every file's bytes compared to it."""
+"""A bundle's record: written beside its files, read back with every file's bytes compared to it; its inserts."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regraft.errors import ModelError
-from regraft.kit import durable
+from regraft.kit import durable, shelf
 from regraft.kit.store import record
-from regraft.waist import Bundle, fingerprint, plain
+from regraft.waist import Bundle, Insert, fingerprint, plain
+
+if TYPE_CHECKING:
+    from regraft.backbone.view import View
 
 NAME = "regraft.json"
 SCHEMA = 1
 ITSELF = "sha256"
 """The entry that vouches for all others; bundles of the first versions have none."""
+ADAPTER = "adapter"
 
 
 def is_bundle(folder: Path) -> bool:
@@ -57,3 +62,27 @@ def read(folder: Path) -> Bundle:
             do="copy the bundle again, or run the command that made it",
         )
     return bundle
+
+
+def merges(insert: Insert) -> bool:
+    """Whether an insert can be written into the weights beside it; another ships beside them."""
+    return "merge" in vars(shelf.find("inserts", insert.kind))
+
+
+def adapter(number: int) -> str:
+    """The folder of an insert's own files in a bundle, the inserts that were not merged being counted first.
+
+    >>> adapter(0), adapter(1)
+    ('adapter', 'adapter-2')
+    """
+    return f"{ADAPTER}-{number + 1}" if number else ADAPTER
+
+
+def wear(view: View, folder: Path, inserts: tuple[Insert, ...]) -> None:
+    """Put the inserts of a bundle that are no part of its weights into its network.
+
+    Raises: ModelError: as the insert; they belong to another network.
+    """
+    for number, insert in enumerate(inserts):
+        shelf.find("inserts", insert.kind).load(view, folder / adapter(number))
+    view.worn = inserts

@@ -1,4 +1,4 @@
-"""Give modules of a network another forward for a while: to watch what they give, to stop there, to give it back."""
+"""Give modules of a network another forward: for a while, to watch what they give or to stop there; or a longer one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ class Stop(Exception):
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class Followed(nn.Module):
+    """What a layer becomes, its class changed, where something more is to happen to all that it gives: `after`."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        out = super().forward(*args, **kwargs)
+        return self.after(next(iter((*args, *kwargs.values())), None), out)
+
+    def after(self, taken: Any, out: Any) -> Any:
+        """What is given in place of `out`; `taken` is the first of what the layer took."""
+        raise NotImplementedError
 
 
 @contextlib.contextmanager

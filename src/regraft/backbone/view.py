@@ -25,7 +25,7 @@ from regraft.backbone.stages import Batch, Call, Seams, find_stages, gradients, 
 from regraft.backbone.state import State, ghost, laid, leaves, thin
 from regraft.errors import ModelError, unknown
 from regraft.kit import shelf
-from regraft.waist import Encoder, InputSpec, Opening, Pooled, Pooling, Stage, Target, reading
+from regraft.waist import Encoder, InputSpec, Insert, Opening, Pooled, Pooling, Stage, Target, reading
 
 GLUE = "glue"
 
@@ -75,6 +75,8 @@ class View:
         self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
         self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
         self.lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
+        self.worn: tuple[Insert, ...] = ()
+        """What was put into the network before it was opened here: it is part of it, and ships beside its weights."""
         self._short: dict[tuple[str, int], View] = {}
         self.drawn = False
         self._cuts: dict[Pooling, tuple[Seams, list[str], tuple[Stage, ...], int]] = {}
@@ -184,6 +186,10 @@ class View:
         with self.lock, patched(self.module, table):
             return self.call(self.module, batch)
 
+    def outline(self) -> tuple[nn.Module, Batch]:
+        """The network as it stands and a batch to trace it with, without numbers where it can do without."""
+        return outline(self.module, self.call, self._example)
+
     def named(self) -> Iterator[tuple[str, int, nn.Parameter]]:
         """Every parameter once: ("<stage name>/<path in it>", stage index, parameter); glue counts as stage 0.
 
@@ -222,7 +228,7 @@ class View:
         return twin
 
     def randomise(self, seed: int) -> None:
-        """Replace every weight and buffer by a random start of the same architecture.
+        """Replace every weight and buffer by a random start of the same architecture, what was put into it taken out.
 
         Raises: ModelError: the provider gave no way to start at random.
         """
@@ -230,6 +236,9 @@ class View:
             raise ModelError(
                 "this backbone cannot be started at random", saw=self.name, do="leave out --strategy scratch"
             )
+        for insert in self.worn:
+            shelf.find("inserts", insert.kind).take_out(self)
+        self.worn = ()
         self.module.load_state_dict(self._fresh(seed), strict=True)
         self.drawn = True
 

@@ -56,6 +56,7 @@ class Model:
         provider = shelf.find("providers", told.provider)
         if module is not None and "reopen" in vars(provider):  # not where features without a network won
             view = provider.reopen(folder, module)
+            bundles.wear(view, folder, told.inserts)
         else:
             view = shelf.find("providers", "bundle").load(str(folder))
         native, view = view.native, view.pooled(told.plan.pooling)

@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from regraft.backbone import bundle as bundles
 from regraft.errors import RegraftError
-from regraft.kit import hardware
-from regraft.waist import Opening
+from regraft.kit import hardware, shelf
+from regraft.waist import READY, Insert, Opening
 
 BEGIN = """\
 import json, sys, torch
@@ -32,7 +34,34 @@ for name, tensor in load_file(asked["golden"]).items():
     batches[int(side)][entry] = tensor
 """
 INPUTS = 'inputs = [tuple(x) if isinstance(x, list) else x for x in asked["inputs"]]\n'
+PUT = "put_in"
+"""The function that an insert's lines define: (network, folder of its files) puts it into a network."""
 END = 'print("\\n" + json.dumps({"made": None if made is None else made.float().tolist(), "outputs": outputs}))\n'
+
+
+def completed(opening: Opening, inserts: Sequence[Insert]) -> Opening:
+    """An opening whose lines put these inserts into the network as soon as it is built.
+
+    >>> completed(Opening("x", f"m = build()\\n{READY}m\\nmade = m(inputs)", ""), ()).use
+    'm = build()\\nmade = m(inputs)'
+    """
+    puts = [PUT if not i else f"{PUT}_{i + 1}" for i in range(len(inserts))]
+    places = [f'folder + "/{bundles.adapter(i)}"' for i in range(len(inserts))]
+    first = [
+        line
+        for put, insert in zip(puts, inserts, strict=True)
+        for line in shelf.find("inserts", insert.kind).LINES.replace(PUT, put).splitlines()
+    ]
+
+    def made(source: str) -> str:
+        lines = list(first) if source else []
+        for line in source.splitlines():
+            network = line[len(READY) :]
+            calls = [f"{put}({network}, {place})" for put, place in zip(puts, places, strict=True)]
+            lines += calls if line.startswith(READY) else [line]
+        return "\n".join(lines)
+
+    return replace(opening, use=made(opening.use), check=made(opening.check))
 
 
 def untried(opening: Opening) -> str:

@@ -22,7 +22,7 @@ from regraft.engine.trunk import Side, Trunk
 from regraft.errors import RegraftError
 from regraft.kit import durable, hardware, shelf
 from regraft.planner.course import Course
-from regraft.waist import Bundle, Data, Encoder, Plan, Row, Trial
+from regraft.waist import Bundle, Data, Encoder, Insert, Plan, Row, Trial
 
 GOLDEN_SEED = 20
 ROWS = 2
@@ -33,7 +33,6 @@ SHOWN, SHOWN_S = 8, 1.0
 """The most test rows that a bundle is tested on, and the seconds that they may take on one side."""
 LINK = "bundle"
 GOLDEN = "golden.safetensors"
-ADAPTER = "adapter"
 TRIED = "tried"
 """A folder beside the bundles with what one of them is tested on, while it is."""
 Answers = Sequence[Mapping[str, Any]]
@@ -59,8 +58,9 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
     size = sum(t.numel() * t.element_size() for t in graft.view.module.state_dict().values())
     with durable.folder(final, size) as part:
         wanted = golden(graft, ROWS, apart)
-        settle(trial.plan, graft, task.fold(graft.head), base, part)
-        opening = graft.view.export(task.fold(graft.head), data.target, str(part))
+        beside = settle(trial.plan, graft, task.fold(graft.head), base, part)
+        opening = native.completed(graft.view.export(task.fold(graft.head), data.target, str(part)), beside)
+        bundles.wear(graft.view, part, beside)
         durable.write(part / "README.md", report.model_card(trial, data, base, opening).encode("utf-8", "replace"))
         bundle = Bundle(
             schema=bundles.SCHEMA,
@@ -81,6 +81,7 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
             opening=opening,
             columns=data.columns,
             calibration=trial.calibration,
+            inserts=beside,
         )
         bundles.write(part, bundle)
         _self_test(part, bundle, graft, course, tried)
@@ -100,7 +101,8 @@ def attempt(course: Course, trial: Trial) -> None:
     folder = link.resolve()
     graft = course.restore(trial)
     for insert in trial.plan.inserts:
-        shelf.find("inserts", insert.kind).merge(graft.view)
+        if bundles.merges(insert):
+            shelf.find("inserts", insert.kind).merge(graft.view)
     try:
         _self_test(folder, bundles.read(folder), graft, course, True)
     except RegraftError:
@@ -109,18 +111,28 @@ def attempt(course: Course, trial: Trial) -> None:
         raise
 
 
-def settle(plan: Plan, graft: Graft, head: nn.Module, base: str, part: Path) -> None:
-    """Keep what was put into the network in files of its own beside the bundle's, then merge it into the weights.
+def settle(plan: Plan, graft: Graft, head: nn.Module, base: str, part: Path) -> tuple[Insert, ...]:
+    """Keep what was put into the network in files of its own beside the bundle's, and leave the network without it.
 
-    Where normalisation statistics moved too, it alone would not give the model: there are no such files.
+    What can be is merged into the weights; where normalisation statistics moved too, it alone would not give the model,
+    and there are no such files.
+
+    Returns: What is no part of the weights, in the order of its folders.
     """
-    for number, insert in enumerate(plan.inserts):
+    view, inserts = graft.view, (*graft.view.worn, *plan.inserts)
+    beside = tuple(insert for insert in inserts if not bundles.merges(insert))
+    merged = [insert for insert in inserts if bundles.merges(insert)]
+    whole = all(phase.norm == "keep" for phase in plan.phases)
+    for number, insert in [*enumerate(merged, len(beside)), *enumerate(beside)]:
         item = shelf.find("inserts", insert.kind)
-        place = f"{ADAPTER}-{number + 1}" if number else ADAPTER
-        whole = all(phase.norm == "keep" for phase in plan.phases)
-        for name, data in item.files(graft.view, insert, head, base).items() if whole else ():
-            durable.fill(part / place / name, data)
-        item.merge(graft.view)
+        if whole or insert in beside:
+            for name, data in item.files(view, insert, head, base).items():
+                durable.fill(part / bundles.adapter(number) / name, data)
+        if insert in merged:
+            item.merge(view)
+        else:
+            item.take_out(view)
+    return beside
 
 
 def _moved(encoder: Encoder, by: float) -> Encoder:
@@ -254,9 +266,13 @@ def _reopened(part: Path, bundle: Bundle, graft: Graft, batches: list[dict[str, 
     """Outputs of the bundle as regraft reads it back; a network from the user's own code is taken from memory."""
     provider = shelf.find("providers", bundle.provider)
     if "reopen" in vars(provider):
-        view = provider.reopen(part, graft.view.module)
+        bare = graft.view.clone(0)
+        for insert in bundle.inserts:
+            shelf.find("inserts", insert.kind).take_out(bare)
+        view = provider.reopen(part, bare.module)
     else:
         view = provider.load(str(part), bundle.modality)
+    bundles.wear(view, part, bundle.inserts)
     twin = Graft(view.pooled(bundle.plan.pooling), view.native)
     with torch.no_grad(), freeze.mode(twin.view, twin.head, None):
         made: list[list[float]] = twin.forward([Side(State(None, {}, batch), 1) for batch in batches], 0).tolist()

@@ -1,1 +1,1 @@
-"""Shelf: one file a kind of insert; `put`, `take_out`, `merge`, `files`, `load`."""
+"""Shelf: one file a kind of insert; `put`, `take_out`, `files`, `load`, and `merge` or `LINES`."""

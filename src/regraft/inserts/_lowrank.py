@@ -106,12 +106,18 @@ def grouped(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and layer.groups > 1
 
 
+def is_read(root: nn.Module, path: str) -> bool:
+    """Whether something above a layer computes with its weight without calling it."""
+    parts = path.split(".")
+    return any(isinstance(root.get_submodule(".".join(parts[:i])), READERS) for i in range(len(parts)))
+
+
 def adapt(layer: nn.Module, form: Form, draw: torch.Generator, read: bool = False) -> None:
     """Give a layer matrices; `read` says that something reads its weight without calling it."""
     turned = type(layer).__name__ == TURNED
     layer.add_module(NAME, Adapter(own(layer), form, turned, draw))
     plain = type(layer).forward is nn.Linear.forward and not read and not form.dora
-    layer.__class__ = _with(type(layer), _Beside if plain else _Inside)
+    layer.__class__ = changed(type(layer), _Beside if plain else _Inside)
 
 
 def adapted(root: nn.Module) -> dict[str, nn.Module]:
@@ -132,8 +138,8 @@ def release(layer: nn.Module) -> None:
     delattr(layer, NAME)
 
 
-def _with(kind: type[nn.Module], way: type[nn.Module]) -> type[nn.Module]:
-    """The class of a layer with matrices; it is called as the layer's own."""
+def changed(kind: type[nn.Module], way: type[nn.Module]) -> type[nn.Module]:
+    """The class of a layer that something was put into; it is called as the layer's own."""
     if (kind, way) not in _made:
         _made[kind, way] = type(kind.__name__, (way, kind), {"__module__": kind.__module__})
     return _made[kind, way]

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from regraft.backbone.view import View
 from regraft.errors import ModelError, UsageError
+from regraft.inserts import _files
 from regraft.inserts._lowrank import (
-    READERS,
     TURNED,
     Form,
     adapt,
     adapted,
     adapter,
     grouped,
+    is_read,
     linear,
     own,
     release,
@@ -31,7 +32,7 @@ from regraft.inserts._lowrank import (
 )
 from regraft.waist import Insert
 
-CONFIG, WEIGHTS, HEAD = "adapter_config.json", "adapter_model.safetensors", "head.safetensors"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ROOT = "base_model.model."
 """What peft puts before the names of a network's modules."""
 DRAWN = 0
@@ -66,7 +67,7 @@ def put(view: View, insert: Insert, seed: int) -> None:
             do="choose more stages (--lora.last) or other layers (--lora.targets all)",
         )
     for path, layer in found:
-        adapt(layer, form, draw, _is_read(view.module, path))
+        adapt(layer, form, draw, is_read(view.module, path))
 
 
 def take_out(view: View) -> None:
@@ -91,8 +92,7 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
     """
     told, layers = dict(insert.settings), adapted(view.module)
     native = view.pooling == "native" and bool(view.head)
-    prefix = "" if native else _prefix(view.module)
-    trained = sorted({path for i in view.card().new for path in view.seams.members[i]})
+    prefix, trained = _files.shipped(view), _files.lacked(view)
     tensors: dict[str, Tensor] = {}
     for path, layer in layers.items():
         one, name = adapter(layer), ROOT + path.removeprefix(prefix)
@@ -103,12 +103,13 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
     for path in trained:
         name = ROOT + path.removeprefix(prefix)
         tensors |= {f"{name}.{n}": t for n, t in view.module.get_submodule(path).state_dict().items()}
-    made, kept = {}, {path.removeprefix(prefix) for path in trained}
+    made: dict[str, bytes] = {}
+    kept = {path.removeprefix(prefix) for path in trained}
     if native:
         kept.add(view.head)
         tensors |= {f"{ROOT}{view.head}.{n}": t for n, t in head.state_dict().items()}
     else:
-        made[HEAD] = save(_plain(head.state_dict()))
+        made |= _files.head_file(head)
     config = {
         "peft_type": "LORA",
         "task_type": None,
@@ -125,7 +126,7 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
         "inference_mode": True,
     }
     text = json.dumps(config, indent=2, ensure_ascii=False).encode("utf-8", "replace")
-    return {CONFIG: text, WEIGHTS: save(_plain(tensors)), **made}
+    return {CONFIG: text, WEIGHTS: save(_files.plain(tensors)), **made}
 
 
 def load(view: View, folder: Path) -> None:
@@ -148,27 +149,18 @@ def load(view: View, folder: Path) -> None:
         else:
             whole[name] = tensor
     for name, held in parts.items():
-        path = _path(placed, name, _prefix(view.module))
+        path = _files.path(placed, name, _files.prefix(view.module))
         layer = placed.get(path)
         if layer is None or not suited(layer) or not {"A", "B"} <= held.keys():
-            raise _other(folder, name)
+            raise _files.other(folder, name)
         rank = held["A"].shape[0]
         root = math.sqrt(rank) if config.get("use_rslora") else rank
         form = Form(rank, _alpha(config, name) / root, "magnitude" in held)
-        adapt(layer, form, torch.Generator().manual_seed(DRAWN), _is_read(view.module, path))
-        _fill(folder, name, dict(adapter(layer).named_parameters()), held)
-    head = {n.rpartition(".")[2]: t for n, t in whole.items() if view.head and n.rpartition(".")[0] == view.head}
-    if not head and (folder / HEAD).is_file():
-        head = read_tensors((folder / HEAD).read_bytes())
-    if head:
-        out, taken = head["weight"].shape
-        view.native = nn.Linear(taken, out, bias="bias" in head)
-        _fill(folder, view.head, dict(view.native.named_parameters()), head)
-    own_names = dict(view.module.named_parameters())
-    for name, tensor in whole.items():
-        if not view.head or name.rpartition(".")[0] != view.head:
-            path = _path(own_names, name, _prefix(view.module))
-            _fill(folder, name, {name: own_names[path]} if path in own_names else {}, {name: tensor})
+        adapt(layer, form, torch.Generator().manual_seed(DRAWN), is_read(view.module, path))
+        _files.fill(folder, name, dict(adapter(layer).named_parameters()), held)
+    head = [name for name in whole if view.head and name.rpartition(".")[0] == view.head]
+    _files.put_head(view, folder, {name.rpartition(".")[2]: whole.pop(name) for name in head})
+    _files.fill_whole(view, folder, whole)
 
 
 def _targets(view: View, insert: Insert) -> list[tuple[str, nn.Module]]:
@@ -188,27 +180,6 @@ def _targets(view: View, insert: Insert) -> list[tuple[str, nn.Module]]:
         for layer, path in found.items()
         if linear(layer) in wanted and not (insert.where == "auto" and grouped(layer))
     ]
-
-
-def _is_read(root: nn.Module, path: str) -> bool:
-    """Whether something above a layer computes with its weight without calling it."""
-    parts = path.split(".")
-    return any(isinstance(root.get_submodule(".".join(parts[:i])), READERS) for i in range(len(parts)))
-
-
-def _prefix(module: nn.Module) -> str:
-    """What stands before the names of the network that the native head is on, where the library keeps it in one."""
-    name = str(getattr(module, "base_model_prefix", ""))
-    return f"{name}." if name in dict(module.named_children()) else ""
-
-
-def _path(known: Mapping[str, Any], name: str, prefix: str) -> str:
-    """The place of a name in a network, which may hold what the name was given in."""
-    return name if name in known else prefix + name
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -242,21 +213,3 @@ def _alpha(config: Mapping[str, Any], name: str) -> float:
         if re.match(rf"(.*\.)?({pattern})$", name):
             return float(value)
     return float(config["lora_alpha"])
-
-
-def _fill(folder: Path, name: str, places: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
-    """Copy tensors into the places of the same names."""
-    if {n: p.shape for n, p in places.items()} != {n: t.shape for n, t in held.items()}:
-        raise _other(folder, name)
-    with torch.no_grad():
-        for n, place in places.items():
-            place.copy_(held[n])
-
-
-def _other(folder: Path, name: str) -> ModelError:
-    return ModelError(
-        "this adapter is not for this network",
-        saw=f"{folder}: {name}",
-        allowed="the names and shapes of the network that it was trained in",
-        do="choose the model that adapter_config.json names",
-    )

@@ -62,7 +62,7 @@ PARTS = {
     "checks": ("NEEDS", "check"),
     "flags": ("NEEDS", "look"),
     "metrics": ("METRICS",),
-    "inserts": ("put", "take_out", "merge", "files", "load"),
+    "inserts": ("put", "take_out", "files", "load"),
 }
 """What an item of each shelf defines."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from regraft.backbone import pictures
-from regraft.waist import InputSpec, TargetKind
+from regraft.waist import READY, InputSpec, TargetKind
 
 FOUND = "# network: your own module, built as it was when it was adapted"
 
@@ -27,6 +27,7 @@ def building(kind: type | None, around: str, layer: str) -> list[str]:
         f"network = {around}" if around else layer,
         'network.load_state_dict(load_file(folder + "/model.safetensors"))',
         "network.eval()",
+        f"{READY}network",
     ]
 
 

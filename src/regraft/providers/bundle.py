@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.backbone import bundle
 from regraft.backbone.names import named
-from regraft.kit import shelf
+from regraft.kit import durable, shelf
 
 if TYPE_CHECKING:
     from regraft.backbone.view import View
@@ -25,10 +25,12 @@ def folder(query: str | Path) -> Path:
 
 
 def fingerprint(query: Any) -> str:
-    """As the provider that opens the native files says."""
+    """As the provider that opens the native files says, and what lies beside them and is put in."""
     path = folder(query)
-    found: str = shelf.find("providers", bundle.read(path).provider).fingerprint(str(path))
-    return found
+    told = bundle.read(path)
+    found: str = shelf.find("providers", told.provider).fingerprint(str(path))
+    beside = [f"{name} {digest}" for name, digest in told.files if name.startswith(bundle.ADAPTER) and told.inserts]
+    return durable.digest("\n".join([found, *beside]).encode()) if beside else found
 
 
 def load(query: Any, modality: str = "", arch: str = "") -> View:
@@ -41,6 +43,7 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
     path = folder(query)
     told = bundle.read(path)
     view: View = shelf.find("providers", told.provider).load(str(path), modality or told.modality, arch)
+    bundle.wear(view, path, told.inserts)
     if isinstance(view.native, nn.Linear) and view.native.in_features == view.dim:
         view.labels = named(told.target.labels, view.native.out_features)
     return view

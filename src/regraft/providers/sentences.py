@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.kit import durable, shelf
-from regraft.waist import Opening, Target
+from regraft.waist import READY, Opening, Target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,13 +108,16 @@ def _end(target: Target) -> str:
 
 SINGLE = (
     "from sentence_transformers import SentenceTransformer",
-    'made = SentenceTransformer(folder, device="cpu").encode(inputs, convert_to_tensor=True)',
+    'model = SentenceTransformer(folder, device="cpu")',
+    f"{READY}model[0].auto_model",
+    "made = model.encode(inputs, convert_to_tensor=True)",
 )
 PAIRS = (
     "import torch",
     "from safetensors.torch import load_file",
     "from sentence_transformers import SentenceTransformer",
     'encoder = SentenceTransformer(folder, device="cpu")',
+    f"{READY}encoder[0].auto_model",
     "a, b = (encoder.encode([pair[side] for pair in inputs], convert_to_tensor=True) for side in (0, 1))",
     "a, b = (x * x.shape[1] ** 0.5 / x.norm(dim=1, keepdim=True) for x in (a, b))",
     'head = load_file(folder + "/head.safetensors")',
@@ -124,6 +127,7 @@ PIECES = (
     "import torch",
     "from sentence_transformers import SentenceTransformer",
     'model = SentenceTransformer(folder, device="cpu")',
+    f"{READY}model[0].auto_model",
     "tokenizer, rows = model.tokenizer, []",
     "for text in inputs:",
 )
@@ -136,6 +140,7 @@ PIECES_PAIRS = (
     "from safetensors.torch import load_file",
     "from sentence_transformers import SentenceTransformer",
     'model = SentenceTransformer(folder, device="cpu")',
+    f"{READY}model[0].auto_model",
     "tokenizer, sides = model.tokenizer, ([], [])",
     "for text in inputs:",
     "    for side in (0, 1):",
@@ -143,13 +148,14 @@ PIECES_PAIRS = (
 PIECES_PAIRS_END = (
     '        sides[side].append(model(dict(batch))["sentence_embedding"].mean(0))',
     "a, b = (torch.stack(side) for side in sides)",
-    *PAIRS[5:],
+    *PAIRS[6:],
 )
-_MEANS = """\
+_MEANS = f"""\
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 encoder = AutoModel.from_pretrained(folder, local_files_only=True)
+{READY}encoder
 means = []
 for batch in batches:
     mask = batch["attention_mask"][..., None].float()

@@ -13,7 +13,7 @@ from regraft.backbone.names import named
 from regraft.backbone.pictures import Network
 from regraft.errors import ModelError
 from regraft.kit import hardware
-from regraft.waist import InputSpec, Opening, Target
+from regraft.waist import READY, InputSpec, Opening, Target
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ PREFIX, HELD = "timm/", "models--timm--"
 HERE = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 LABELS = ("label_names", "label_descriptions", "label_offset", "num_classes")
 
-OPEN = 'model = timm.create_model("local-dir:" + folder, pretrained=True).eval()'
+OPEN = 'model = timm.create_model("local-dir:" + folder, pretrained=True).eval()\n' + READY + "model"
 CHECK = f"""\
 import timm, torch
 {OPEN}

@@ -13,7 +13,7 @@ from regraft.backbone.names import named
 from regraft.backbone.pictures import Network
 from regraft.errors import ModelError, near
 from regraft.kit import durable, hardware
-from regraft.waist import InputSpec, Opening, Target
+from regraft.waist import READY, InputSpec, Opening, Target
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ PREFIX = "torchvision/"
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 OLD_NAMES = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
-OPEN = """\
+OPEN = f"""\
 import json, torch
 from pathlib import Path
 from safetensors.torch import load_file
@@ -33,6 +33,7 @@ told = json.loads(Path(folder, "config.json").read_text("utf-8"))
 model = models.get_model(told["torchvision"], weights=None, num_classes=told["num_classes"], **told["options"])
 model.load_state_dict(load_file(folder + "/model.safetensors"))
 model.eval()
+{READY}model
 """
 CHECK = f"""\
 {OPEN}with torch.no_grad():

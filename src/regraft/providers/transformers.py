@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.backbone.names import named
 from regraft.errors import ModelError
 from regraft.kit import durable, hardware, optional, shelf
-from regraft.waist import Opening, Pooling, Target
+from regraft.waist import READY, Opening, Pooling, Target
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -257,16 +257,22 @@ def _write(view: View, head: nn.Module, target: Target, place: Path, source: Pat
     return Opening("transformers", _use(item.PIPELINE, target, view), CHECK.replace("AUTO", item.AUTO), "transformers")
 
 
-CHECK = """\
+CHECK = f"""\
 from transformers import AUTO
-made = AUTO.from_pretrained(folder, local_files_only=True)(**batches[0]).logits"""
+model = AUTO.from_pretrained(folder, local_files_only=True)
+{READY}model
+made = model(**batches[0]).logits"""
 
 
 def _use(pipeline: str, target: Target, view: View) -> str:
     """The lines of a bundle's README that open it."""
     if view.inputs.setting("long", "cut") != "cut":
         return _piecewise(target, view)
-    lines = ["from transformers import pipeline", f'ask = pipeline("{pipeline}", model=folder, device="cpu")']
+    lines = [
+        "from transformers import pipeline",
+        f'ask = pipeline("{pipeline}", model=folder, device="cpu")',
+        f"{READY}ask.model",
+    ]
     options = {"class": "top_k=1_000_000", "multi": 'top_k=1_000_000, function_to_apply="sigmoid"'}.get(
         target.kind, 'top_k=1, function_to_apply="none"'
     )
@@ -293,6 +299,7 @@ def _piecewise(target: Target, view: View) -> str:
             "import torch",
             f"from transformers import {auto}, AutoTokenizer",
             f"tokenizer, model = AutoTokenizer.from_pretrained(folder), {auto}.from_pretrained(folder)",
+            f"{READY}model",
             "rows = []",
             "for text in inputs:",
             *("    " + line for line in item.lines(view.inputs, view.source)),

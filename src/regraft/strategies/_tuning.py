@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from regraft.backbone.pooling import Asked, heads
+from regraft.errors import UsageError
 from regraft.waist import (
     Count,
     Facts,
@@ -118,6 +119,23 @@ def stages(
     glue = [("glue/*", share(0))] if pooled.glue and not frontier else []
     found = [(pattern, head) for pattern, _ in rates] + [(f"{pooled.stages[i].name}/*", share(i)) for i in old]
     return frontier, (*found, *glue)
+
+
+def placed(pooled: Pooled, last: int, knob: str) -> tuple[int, ...]:
+    """The last blocks (stages with weights, where there are none), 0 for all.
+
+    Raises: UsageError: there are not that many.
+    """
+    old = [i for i, stage in enumerate(pooled.stages) if stage.params and i not in pooled.new]
+    blocks = [i for i in pooled.row if i in old] or old
+    if last > len(blocks):
+        raise UsageError(
+            "this backbone does not have that many blocks",
+            saw=f"--{knob} {last}",
+            allowed=f"0 for all, or 1 to {len(blocks)}: " + ", ".join(pooled.stages[i].name for i in blocks),
+            do=f"choose at most {len(blocks)}",
+        )
+    return tuple(blocks[-last:])
 
 
 def epochs(asked: int, most: int, rows: int, batch: int) -> int:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from regraft.backbone.pooling import chosen, heads
-from regraft.errors import UsageError
-from regraft.strategies._tuning import Tuning, epochs
+from regraft.strategies._tuning import Tuning, epochs, placed
 from regraft.waist import Count, Facts, Insert, Norm, Passes, Plan, Rate
 
 NAMED = True
@@ -48,16 +47,7 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
     Raises: UsageError: there are not that many blocks.
     """
     (pooled,) = chosen(facts.backbone, knobs.pooling)
-    old = [i for i, stage in enumerate(pooled.stages) if stage.params and i not in pooled.new]
-    blocks = [i for i in pooled.row if i in old] or old
-    if knobs.last > len(blocks):
-        raise UsageError(
-            "this backbone does not have that many blocks",
-            saw=f"--lora.last {knobs.last}",
-            allowed=f"0 for all, or 1 to {len(blocks)}: " + ", ".join(pooled.stages[i].name for i in blocks),
-            do=f"choose at most {len(blocks)}",
-        )
-    within = tuple(blocks[-knobs.last :])
+    within = placed(pooled, knobs.last, "lora.last")
     frontier, rates = heads(pooled, within[0])
     most = epochs(knobs.epochs, 20, facts.train_rows, knobs.batch)
     phase = knobs.phase(facts, most, frontier, (*rates, (PATTERN, knobs.ratio)))
