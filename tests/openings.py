@@ -11,8 +11,9 @@ from PIL import Image
 from torch import nn
 
 from regraft.backbone.view import View
+from regraft.deliver import native
 from regraft.kit import shelf
-from regraft.waist import InputSpec, Opening, Target
+from regraft.waist import InputSpec, Insert, Opening, Target
 
 LABELS = ("a", "grün", "c")
 TARGET = Target("what", "class", LABELS)
@@ -71,6 +72,36 @@ def checked(view: View, folder: Path, pictures: list[str]) -> Opening:
     outputs = ran(opening.use, folder=str(folder), inputs=pictures)["outputs"]
     assert_scores(view, head, pictures, outputs)
     return opening
+
+
+def adapted(view: View, folder: Path) -> tuple[Opening, nn.Linear, View]:
+    """A bundle whose adapters lie beside the network's own files, its head, and the network with both."""
+    item, insert = (
+        shelf.find("inserts", "bottleneck"),
+        Insert("bottleneck", tuple(range(1, len(view.stages))), 3, "houlsby"),
+    )
+    whole, draw = view.clone(0), torch.Generator().manual_seed(1)
+    item.put(whole, insert, 0)
+    with torch.no_grad():
+        for name, parameter in whole.module.named_parameters():
+            if ".narrow." in name:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
+    opening, head = exported(view, folder)
+    for name, data in item.files(whole, insert, head, "base").items():
+        (folder / "adapter").mkdir(exist_ok=True)
+        (folder / "adapter" / name).write_bytes(data)
+    batch = noise(view.inputs)
+    assert not torch.allclose(logits(view, batch, head), logits(whole, batch, head), atol=1e-3)
+    return native.completed(opening, (insert,)), head, whole
+
+
+def opens_adapted(view: View, folder: Path, pictures: list[str]) -> None:
+    """`check` and `use` of such a bundle give what the network with its adapters gives."""
+    opening, head, whole = adapted(view, folder)
+    batch = noise(view.inputs)
+    made = ran(opening.check, folder=str(folder), batches=[batch])["made"]
+    assert torch.allclose(made, logits(whole, batch, head), atol=1e-5)
+    assert_scores(whole, head, pictures, ran(opening.use, folder=str(folder), inputs=pictures)["outputs"])
 
 
 def assert_scores(view: View, head: nn.Module, pictures: list[str], outputs: list[dict[str, float]]) -> None:

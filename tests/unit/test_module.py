@@ -132,6 +132,13 @@ def test_an_output_object_is_understood(tmp_path: Path) -> None:
     assert torch.allclose(found["network"](batch["pixel_values"]).logits, openings.logits(view, batch, head), atol=1e-5)
 
 
+def test_adapters_are_put_in_by_the_lines_of_a_bundle(tmp_path: Path) -> None:
+    opening, head, whole = openings.adapted(provider.load((Wrapped(), SMALL)), tmp_path)
+    paths = openings.pngs(tmp_path / "p")
+    found = openings.ran(opening.use, folder=str(tmp_path), inputs=paths, network=Wrapped())
+    openings.assert_scores(whole, head, paths, found["outputs"])
+
+
 def test_a_network_without_a_head_gets_a_place_for_one(tmp_path: Path) -> None:
     body = network()[:-1]
     view = provider.load((body, SMALL))

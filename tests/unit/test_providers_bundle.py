@@ -11,7 +11,8 @@ from torch import nn
 from regraft.backbone import bundle as bundles
 from regraft.deliver import pack
 from regraft.deliver.model import Model
-from regraft.kit import shelf
+from regraft.errors import ModelError, UsageError
+from regraft.kit import durable, shelf
 from regraft.planner.course import Course
 from regraft.planner.request import find_provider
 from regraft.providers import bundle as provider
@@ -19,10 +20,10 @@ from regraft.waist import Trial
 from tests import places
 
 
-def packed(tmp: Path, of: str, pooling: str) -> tuple[Course, Trial, Path]:
-    """A probe on a tiny BERT with its own classifier, packed; the test in a fresh process is left to the laws."""
+def packed(tmp: Path, of: str, pooling: str, strategy: str = "probe") -> tuple[Course, Trial, Path]:
+    """A tiny BERT with its own classifier, adapted and packed; the test in a fresh process is left to the laws."""
     course = places.text_course(tmp, of, "classifier")  # type: ignore[arg-type]
-    trial = places.finish(course, places.plan(course, "probe", epochs=2, pooling=pooling))
+    trial = places.finish(course, places.plan(course, strategy, epochs=2, pooling=pooling))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack, "_self_test", lambda *_: None)
         pack.pack(course, trial, "base")
@@ -56,6 +57,43 @@ def test_a_bundle_is_a_model_to_adapt_further(tmp_path: Path, pooling: str) -> N
     assert course.view.pooling == pooling, "what suited the checkpoint is what it was trained with"
     trial = places.finish(course, places.plan(course, "probe", epochs=1))
     assert trial.scores
+
+
+@pytest.mark.parametrize("pooling", ["native", "mean"])
+@pytest.mark.parametrize("strategy", ["probe", "lora", "partial", "scratch"])
+def test_a_bundle_with_adapters_is_adapted_further_with_them(tmp_path: Path, pooling: str, strategy: str) -> None:
+    _, _, folder = packed(tmp_path / "first", "class", pooling, "bottleneck")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "model").symlink_to(folder)
+    course = places.text_course(tmp_path / "second")
+    knobs = {"by": "random"} if strategy == "scratch" else {}
+    trial = places.finish(course, places.plan(course, strategy, epochs=1, pooling=pooling, **knobs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "_self_test", lambda *_: None)
+        bundle = pack.pack(course, trial, "base")
+    again = course.folder.path / "bundle"
+    assert [i.kind for i in bundle.inserts] == ([] if strategy == "scratch" else ["bottleneck"])
+    assert (again / "adapter" / "insert.json").is_file() == (strategy != "scratch")
+    assert (again / "adapter-2").is_dir() == (strategy == "lora"), "merged, and kept beside as any LoRA"
+    graft, batch = course.restore(trial), shelf.find("modalities", "text").noise(course.view.inputs, 4, 0)
+    with torch.no_grad():
+        wanted = course.task.fold(graft.head)(graft.view.run(batch))
+        view = provider.load(str(again)).pooled(pooling)
+        torch.testing.assert_close(view.native(view.run(batch)), wanted)
+
+
+def test_adapters_are_not_put_where_some_are_already_and_count_as_weights(tmp_path: Path) -> None:
+    course, trial, folder = packed(tmp_path, "class", "native", "bottleneck")
+    view = provider.load(str(folder))
+    with pytest.raises(UsageError, match=r"there are bottleneck adapters in this network already · saw: bert\.enc"):
+        shelf.find("inserts", "bottleneck").put(view.clone(0), trial.plan.inserts[0], 0)
+    assert provider.fingerprint(folder) != shelf.find("providers", "transformers").fingerprint(folder)
+    file = folder / "adapter" / "insert.json"
+    durable.write(file, b"{}")
+    with pytest.raises(ModelError, match="this adapter cannot be read"):
+        shelf.find("inserts", "bottleneck").load(course.view.clone(0), file.parent)
+    with pytest.raises(ModelError, match="this bundle is not what was packed"):
+        provider.load(str(folder))
 
 
 def test_a_bundle_has_the_fingerprint_of_its_files(tmp_path: Path) -> None:

@@ -140,6 +140,11 @@ def test_the_fingerprint_sees_every_file(folder: Path, made: Path, name: str) ->
     assert provider.fingerprint(folder) != provider.fingerprint(made)
 
 
+def test_adapters_are_put_in_by_the_lines_of_a_bundle(tmp_path: Path) -> None:
+    view = provider.load(saved(tmp_path / "in", "convnext_atto"))
+    openings.opens_adapted(view, tmp_path / "out", openings.pngs(tmp_path / "pictures"))
+
+
 def test_a_checkpoint_without_a_head_gets_a_place_for_one(tmp_path: Path) -> None:
     view = provider.load(saved(tmp_path / "in", "vit_tiny_patch16_224", 0))
     assert view.dim == 32

@@ -161,6 +161,10 @@ def test_architectures_as_they_are_sold(name: str, tmp_path: Path) -> None:
     openings.checked(view, tmp_path / "out", openings.pngs(tmp_path / "pictures", (96, 48), (40, 80)))
 
 
+def test_adapters_are_put_in_by_the_lines_of_a_bundle(view: View, tmp_path: Path) -> None:
+    openings.opens_adapted(view, tmp_path / "out", openings.pngs(tmp_path / "pictures"))
+
+
 @pytest.mark.skipif(not openings.crops_to_even(), reason="the modality of pictures crops down alone")
 def test_crops_with_an_odd_margin_are_torchvisions(view: View, tmp_path: Path) -> None:
     openings.checked(view, tmp_path / "out", openings.pngs(tmp_path / "pictures", *((64 + i, 97) for i in range(9))))

@@ -49,6 +49,9 @@ class View:
     Raises: ModelError: the network has no row of stages that can be found.
     """
 
+    worn: tuple[Insert, ...] = ()
+    """What was put into the network before it was opened here: it is part of it, and ships beside its weights."""
+
     def __init__(
         self,
         *,
@@ -75,8 +78,6 @@ class View:
         self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
         self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
         self.lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
-        self.worn: tuple[Insert, ...] = ()
-        """What was put into the network before it was opened here: it is part of it, and ships beside its weights."""
         self._short: dict[tuple[str, int], View] = {}
         self.drawn = False
         self._cuts: dict[Pooling, tuple[Seams, list[str], tuple[Stage, ...], int]] = {}

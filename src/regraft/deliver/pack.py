@@ -266,7 +266,7 @@ def _reopened(part: Path, bundle: Bundle, graft: Graft, batches: list[dict[str, 
     """Outputs of the bundle as regraft reads it back; a network from the user's own code is taken from memory."""
     provider = shelf.find("providers", bundle.provider)
     if "reopen" in vars(provider):
-        bare = graft.view.clone(0)
+        bare = graft.view.clone(0) if bundle.inserts else graft.view
         for insert in bundle.inserts:
             shelf.find("inserts", insert.kind).take_out(bare)
         view = provider.reopen(part, bare.module)

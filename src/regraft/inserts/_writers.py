@@ -122,7 +122,10 @@ class _Ways(TorchDispatchMode):
 
 
 def _last(root: nn.Module, path: str) -> str:
-    """The module whose output is that of the one at `path`, but for chains."""
-    while isinstance(module := root.get_submodule(path), nn.Sequential) and len(module):
-        path = f"{path}.{next(reversed(dict(module.named_children())))}"
+    """The module whose output is that of the one at `path`, but for chains and what gives back what it is given."""
+    while isinstance(module := root.get_submodule(path), nn.Sequential):
+        inside = [name for name, part in module.named_children() if not isinstance(part, nn.Identity)]
+        if not inside:
+            break
+        path = f"{path}.{inside[-1]}"
     return path

@@ -176,6 +176,7 @@ def _places(view: View, insert: Insert) -> dict[str, Place]:
     """Path → place of the adapters of an insert, in the network's order."""
     bare, batch = view.outline()
     paths = [path for i in insert.stages for path in _writers.blocks_of(bare, view.seams.mains[i])]
+    paths = [path for path in paths if not view.head.startswith(f"{path}.")]  # what holds the head gives outputs
     found: dict[str, Place | None] = {}
     for path, block in _writers.watched(bare, lambda: view.call(bare, batch), paths).items():
         if insert.where == "parallel":
