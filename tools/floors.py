@@ -17,6 +17,7 @@ FLOORS = {
     "flags": 3,
     "metrics": 3,
     "inserts": 3,
+    "regularisers": 3,
     "strategies": 3,
     "engine": 4,
     "planner": 5,
@@ -36,7 +37,10 @@ FLOORS = {
 
 TOP_FILES = ("waist", "errors", "flow", "api", "__init__", "__main__")
 
-SHELVES = ("modalities", "providers", "tasks", "flags", "metrics", "inserts", "strategies", "checks", "formats")
+SHELVES = (
+    *("modalities", "providers", "tasks", "flags", "metrics", "inserts", "regularisers", "strategies", "checks"),
+    "formats",
+)
 """Folders of interchangeable files: an item imports floors 0 to SHELF_REACH, and no line imports an item by name."""
 
 SHELF_REACH = 2

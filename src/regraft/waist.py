@@ -29,7 +29,7 @@ TargetKind = Literal["class", "multi", "number", "tags", "boxes", "text", "none"
 Init = Literal["pretrained", "random", "plain"]
 Start = Literal["zero", "centroids", "labels", "names", "cosine"]
 Pooling = Literal["native", "mean", "tokens"]
-Norm = Literal["keep", "update"]
+Norm = Literal["keep", "update", "mix"]
 Schedule = Literal["constant", "linear", "cosine"]
 Count = Annotated[int, Ge(1)]
 Passes = Annotated[int, Ge(0)]
@@ -364,7 +364,8 @@ class Phase:
     trains if one pattern matches it. Each trainable parameter is matched exactly once, every pattern matches
     something at or above `frontier`, and no multiplier is zero. `patience_epochs` 0 means no early stopping.
     `stop` ends the phase after that many of its epochs and keeps the last weights; at 0 it ends by itself, and the
-    epoch with the lowest validation loss is kept.
+    epoch with the lowest validation loss is kept. With `norm` "mix" normalisation layers take moving statistics in
+    some channels and the batch's in the others, drawn anew in each step.
     """
 
     epochs: int
@@ -425,7 +426,8 @@ class Plan:
     begins: at zero, at the centroids of the classes, at the checkpoint's own labels, at the embedded names of the
     classes, or at the cosine of a pair. `fold` "all" trains on the validation rows too. `augment` is how training cells
     are varied and in how many `views`; a row shows another of its views in each epoch. `blocks` is after how many of
-    its blocks the network ends, 0 for all.
+    its blocks the network ends, 0 for all. `regularise` are files in regularisers/ with their strengths: what keeps
+    weights that are trained close to those that they start from.
     """
 
     strategy: str
@@ -449,12 +451,16 @@ class Plan:
 
         >>> Plan("full", (), (("lr", 1e-3), ("ratio", 0.1)), pooling="mean").label
         'full lr 0.001 (mean)'
+        >>> Plan("full", (), (("lr", 1e-3), ("norm", "mix")), regularise=(("l2sp", 0.01), ("ema", 0.99))).label
+        'full lr 0.001 l2sp 0.01 ema 0.99 norm mix'
         """
         knobs = dict(self.knobs)
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
         named = ("depth", "blocks", "last", "rank", "lr", "c", "wise")
         told += [f"{name} {knobs[name]:g}" for name in named if name in knobs]
+        told += [f"{name} {strength:g}" for name, strength in self.regularise]
+        told += ["norm mix"] if knobs.get("norm") == "mix" else []
         told += [f"({self.pooling})"] if self.pooling != "native" else []
         return " ".join([*told, "and validation"] if self.fold == "all" else told)
 

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PLANS = [("probe", {"epochs": 3, "batch": 7}), ("partial", {"depth": 1, "epochs": 3, "batch": 7})]
 PLANS += [("partial", {"depth": 2, "epochs": 3, "batch": 7, "norm": "update"}), ("partial", {"depth": 3, "epochs": 2})]
+PLANS += [("partial", {"depth": 2, "epochs": 2, "delta": 0.1, "l2sp": 0.1, "ema": 0.8, "stochnorm": True})]
 PLANS += [("lora", {"last": 2, "epochs": 3, "batch": 7}), ("lora", {"last": 1, "epochs": 2, "dora": True})]
 
 

@@ -17,6 +17,8 @@ PLANS = [
     ("layerwise", {"epochs": 2, "batch": 9, "optimizer": "sgd"}),
     ("lora", {"last": 2, "rank": 3, "epochs": 2, "batch": 9, "dora": True}),
     ("gradual", {"by": "lpft", "epochs": 2, "batch": 14}),
+    ("gradual", {"by": "lpft", "epochs": 2, "batch": 14, "l2sp": 0.1, "ema": 0.8}),
+    ("partial", {"depth": 2, "epochs": 2, "batch": 9, "delta": 0.1, "bss": 0.1, "ema": 0.8, "stochnorm": True}),
     ("scratch", {"by": "random", "epochs": 2, "batch": 9}),
     ("scratch", {"by": "plain"}),
 ]

@@ -346,7 +346,6 @@ def first_seed(row: int, place: int) -> int:
 
 
 UNBUILT = [
-    ("regularise", (("l2sp", 0.1),)),
     ("pooling", "tokens"),
 ]
 

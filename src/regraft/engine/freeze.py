@@ -10,11 +10,12 @@ import contextlib
 import functools
 import hashlib
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from regraft.backbone.patching import Forward, patched
 from regraft.backbone.view import View
 from regraft.errors import RegraftError, UsageError
 from regraft.waist import Phase, Plan
@@ -72,6 +73,7 @@ def mode(view: View, head: nn.Module, phase: Phase | None) -> Iterator[None]:
     With no phase all is in eval mode. On leaving, all is in eval mode.
     """
     _evaluating(view.module, head)
+    mixing = _mixing(view, phase) if phase is not None and phase.norm == "mix" else {}
     try:
         if phase is not None:
             head.train()
@@ -80,9 +82,40 @@ def mode(view: View, head: nn.Module, phase: Phase | None) -> Iterator[None]:
                 for part in module.modules():
                     if phase.norm == "keep" and _counts(part):
                         part.eval()
-        yield
+        with patched(view.module, mixing):
+            yield
     finally:
         _evaluating(view.module, head)
+
+
+def _mixing(view: View, phase: Phase) -> dict[str, Callable[[Forward], Forward]]:
+    """Path → a function of its forward, of the normalisation layers that a phase trains."""
+    parts = {id(part) for module in _training(view, phase) for part in module.modules() if _counts(part)}
+    return {path: functools.partial(mixed, m) for path, m in view.module.named_modules() if id(m) in parts}
+
+
+def mixed(layer: nn.Module, forward: Forward) -> Forward:
+    """A normalisation layer's forward with its moving statistics in about half of the channels, drawn in each step.
+
+    The others are normalised by the batch's own, which move the moving ones, as in any training; so the network stays
+    within reach of what the pretrained statistics gave.
+
+    Reference: Kou et al., Stochastic normalization, 2020, with p = 0.5 and the moving statistics after this batch.
+    """
+
+    def mix(x: Tensor) -> Tensor:
+        import torch
+
+        now: Tensor = forward(x)
+        layer.eval()
+        try:
+            moving: Tensor = forward(x)
+        finally:
+            layer.train()
+        held = torch.rand(x.shape[1]).to(x.device) < 0.5
+        return torch.where(held.view(-1, *(1 for _ in x.shape[2:])), moving, now)
+
+    return mix
 
 
 def _evaluating(*modules: nn.Module) -> None:
@@ -98,7 +131,7 @@ def calm(view: View, phase: Phase, plan: Plan) -> list[str]:
     PyTorch reads momentum as the weight of the new batch, TensorFlow as that of the old statistics: transformers'
     MobileNetV2 carries 0.997 over, so that one batch replaces what millions of pictures gave.
     """
-    if phase.norm != "update":
+    if phase.norm == "keep":
         return []
     found: dict[float, int] = {}
     right = 0.1
@@ -121,7 +154,7 @@ def frozen(view: View, head: nn.Module, phase: Phase) -> dict[str, Tensor]:
     still = {name: p for name, _, p in view.named() if name not in chosen}
     still |= {f"{HEAD}/{n}": p for n, p in head.named_parameters() if f"{HEAD}/{n}" not in chosen}
     moving = set()
-    if phase.norm == "update":
+    if phase.norm != "keep":
         moving = {
             id(b) for m in _training(view, phase) for part in m.modules() if _counts(part) for b in part.buffers()
         }
@@ -132,7 +165,7 @@ def moving_buffers(view: View, plan: Plan) -> dict[str, Tensor]:
     """Buffers that some phase of the plan lets move, by name: what a snapshot must hold besides parameters."""
     ids = set()
     for phase in plan.phases:
-        if phase.norm == "update":
+        if phase.norm != "keep":
             ids |= {
                 id(b) for m in _training(view, phase) for part in m.modules() if _counts(part) for b in part.buffers()
             }

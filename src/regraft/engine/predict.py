@@ -55,14 +55,16 @@ class Graft:
         outputs: Tensor = self.head(self.features(sides, k))
         return outputs
 
-    def descend(self, sides: Sequence[Side], k: int) -> Tensor:
-        """Outputs from states at frontier k, in float32, to take gradients of."""
+    def descend(self, sides: Sequence[Side], k: int) -> tuple[Tensor, Tensor]:
+        """Outputs from states at frontier k and the features that they are made of, float32, to take gradients of."""
         if self.training == AS_IT_STANDS or k == len(self.view.stages):
-            return self.forward(sides, k)
+            features = self.features(sides, k)
+            return self.head(features), features
         if k == 0 and self.training.engine != "eager":
             sides = [side._replace(state=side.state._replace(inputs=engines.last(side.state.inputs))) for side in sides]
         with engines.autocast(self.training):
-            return self.forward(sides, k).float()
+            features = self.features(sides, k)
+            return self.head(features).float(), features.float()
 
 
 def joined(a: Tensor, b: Tensor) -> Tensor:

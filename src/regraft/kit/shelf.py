@@ -63,8 +63,15 @@ PARTS = {
     "flags": ("NEEDS", "look"),
     "metrics": ("METRICS",),
     "inserts": ("put", "take_out", "files", "load"),
+    "regularisers": ("ACTS_ON", "act"),
 }
 """What an item of each shelf defines."""
 
 SINGULAR = {"strategies": "strategy", "modalities": "modality", "tasks": "task", "providers": "provider"}
-SINGULAR |= {"checks": "check", "flags": "flag", "metrics": "metric", "inserts": "insert"}
+SINGULAR |= {
+    "checks": "check",
+    "flags": "flag",
+    "metrics": "metric",
+    "inserts": "insert",
+    "regularisers": "regulariser",
+}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save as save_tensors
 
 from regraft.backbone.view import View
-from regraft.engine import engines, freeze, heads
+from regraft.engine import close, engines, freeze, heads
 from regraft.engine.cache import Table
 from regraft.engine.fit import ANSWERS, fit, put_best, seed_of, touched
 from regraft.engine.predict import JOINED, Graft, outputs, score, share_interval
@@ -141,6 +141,8 @@ class Course:
         scored = self.data.test if self.trunks.ships else ()
         rows = list({id(row): row for row in (*self.views(plan), *self.data.val, *scored)}.values())
         yield from self.trunks.warm(graft.view, plan.phases[0].frontier, rows)
+        if close.asked(plan, close.CHANGE):
+            yield from self.trunks.warm(pretrained := self.pretrained(plan), len(pretrained.stages), self.views(plan))
         self._begin(plan, graft)
         if graft.training.engine != "eager":
             engines.lay(graft.view, plan.trunk)
@@ -148,7 +150,7 @@ class Course:
             self.table(graft.view, k, self.views(plan)),
             self.table(graft.view, k, self.data.val),
         )
-        yield from fit(plan, graft, self.task, tables, keeper, self.seed)
+        yield from fit(plan, graft, self.task, tables, keeper, self.seed, lambda: self.before(plan))
         yield Finished(self._close(plan, graft, self.place(number, plan), keeper))
 
     def conclude(self, number: int, plan: Plan, why: str) -> Trial:
@@ -237,7 +239,7 @@ class Course:
         if plan.init == "plain":
             view = self._plain_view(plan)
             return Graft(view, self.task.head(view.dim, True), self.pieces)
-        view = self.view.pooled(plan.reading).clone(plan.trunk)
+        view = self.pretrained(plan).clone(plan.trunk)
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
         for number, insert in enumerate(plan.inserts):
@@ -294,6 +296,15 @@ class Course:
     def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
         """States at frontier k of these rows, as the run's trunks give them."""
         return self.trunks.table(view, k, rows)
+
+    def pretrained(self, plan: Plan) -> View:
+        """The network that a plan starts from, read as the plan reads it; it never changes."""
+        return self.view.pooled(plan.reading)
+
+    def before(self, plan: Plan) -> Table:
+        """What a plan's training rows are to the pretrained network: its features, from the cache."""
+        view = self.pretrained(plan)
+        return self.table(view, len(view.stages), self.views(plan))
 
     def _trainable(self, plan: Plan, graft: Graft) -> int:
         """How many weights some phase of the plan trains."""

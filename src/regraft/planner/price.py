@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from regraft.engine import cache, freeze
+from regraft.engine import cache, close, freeze
 from regraft.engine.fit import touched
 from regraft.engine.predict import Graft
 from regraft.planner.cards import Card
@@ -135,6 +135,11 @@ def price(course: Course, plan: Plan, steps: Steps, rate: Rate) -> Price:
         count += fits * kind.steps
         launches += fits * kind.steps * (1 + len(stages) - k)
         cached += fresh * kind.state_bytes
+    if close.asked(plan, close.CHANGE) and len(stages) not in filled:
+        seconds += rows * (kind.read_s + kind.below_s + kind.above_s)
+        read_s += rows * kind.read_s
+        flop += rows * sum(flops)
+        cached += rows * stages[-1].out_bytes
     memory = _memory(course, plan, graft, steps, seconds > course.every_s)
     moved += count * (6 * memory.trained + 2 * memory.state)
     with torch.no_grad():
@@ -207,6 +212,7 @@ def _memory(course: Course, plan: Plan, graft: Graft, steps: Steps, long: bool) 
         named |= {name: p for name, (p, _) in freeze.trainable(view, graft.head, phase).items()}
     trained = _bytes(named.values())
     state = state_bytes(plan.optimizer, trained)
+    state += trained * sum(bool(close.asked(plan, kept)) for kept in (close.WEIGHTS, close.AVERAGE))
     kinds = [steps.of(plan, phase) for phase in plan.phases]
     most = max(kinds, key=lambda kind: kind.row_bytes * kind.rows)
     kept = round((len(course.views(plan)) + len(course.data.val)) * max(kind.state_bytes for kind in kinds))

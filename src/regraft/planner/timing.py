@@ -16,7 +16,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from regraft.backbone.state import leaves
 from regraft.engine import engines, freeze, penalties, rates
-from regraft.engine.fit import batches
+from regraft.engine.close import Average, Near
+from regraft.engine.fit import batches, touched
 from regraft.engine.folds import rows_of
 from regraft.engine.grid import Setting
 from regraft.engine.predict import Graft, everything, score
@@ -76,7 +77,8 @@ def key(plan: Plan, phase: Phase) -> Key:
     how = rule.name, rule.momentum > 0, rule.clip > 0, rule.grid, rule.weight_decay if rule.whole else 0.0
     epochs = phase.epochs if rule.whole else phase.epochs > 0
     where = plan.init, plan.reading, plan.trunk, plan.batch, plan.augment, plan.fold, plan.inserts
-    return *where, phase.frontier, trained, phase.norm, epochs, *how
+    near = tuple(name for name, _ in plan.regularise)
+    return *where, near, phase.frontier, trained, phase.norm, epochs, *how
 
 
 def timed(course: Course, plans: Sequence[Plan]) -> Steps:
@@ -126,7 +128,13 @@ class _Bench:
         self.scale = len(rows) / plan.views / len(self.sample)
         self.table = replace(course.trunks, cached=False).table(graft.view, phase.frontier, self.sample)
         self.targets = course.task.encode([row.y for row in self.sample])
-        self.chosen = [p for p, _ in freeze.apply(graft.view, graft.head, phase).values()]
+        chosen = freeze.apply(graft.view, graft.head, phase)
+        self.named = {name: p for name, (p, _) in chosen.items()}
+        self.chosen = list(self.named.values())
+        trunks = replace(course.trunks, cached=False)
+        before = lambda: trunks.table(course.pretrained(plan), len(graft.view.stages), self.sample)  # noqa: E731
+        self.near = Near.of(plan, graft, touched(plan, graft), before)
+        self.average = Average(plan, touched(replace(plan, phases=(phase,)), graft))
 
     def timed(self, made_s: float) -> Timed:
         """Steps of the largest shape of rows and of the two most frequent, the others by their sizes."""
@@ -195,6 +203,7 @@ class _Bench:
         asked = self.plan.optimizer
         if asked.whole or not self.chosen or not self.phase.epochs:
             return 0.0, 0.0, 0
+        before = self.near.pretrained(index)  # from the cache, where it is trained
         weights, saved = [{"params": [p]} for p in self.chosen], dict[int, int]()
         rule: torch.optim.Optimizer = torch.optim.AdamW(weights, lr=0.0, fused=True)
         if asked.name == "sgd":
@@ -202,13 +211,17 @@ class _Bench:
 
         def loss() -> Tensor:
             rule.zero_grad(set_to_none=True)
-            made = self.graft.descend(batch, self.phase.frontier)
-            return self.course.task.loss(made, self.targets[index], self.plan.loss).mean()
+            made, features = self.graft.descend(batch, self.phase.frontier)
+            found = self.course.task.loss(made, self.targets[index], self.plan.loss).mean()
+            penalty = self.near.of_weights(self.named.items())
+            found = found if penalty is None else found + penalty
+            return found + self.near.of_features(features, before)
 
         def update() -> None:
             if asked.clip:
                 torch.nn.utils.clip_grad_norm_(self.chosen, asked.clip)
             rule.step()
+            self.average.take(0)
 
         with freeze.mode(self.graft.view, self.graft.head, self.phase), torch.random.fork_rng(devices=[]):
             begun = time.perf_counter()

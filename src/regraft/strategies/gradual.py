@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from regraft.backbone.pooling import chosen
-from regraft.strategies._tuning import Tuning, epochs, stages
+from regraft.strategies._close import Close
+from regraft.strategies._tuning import epochs, stages
 from regraft.waist import Facts, Phase, Plan, Pooled, Rate
 
 RATES = (1e-3, 3e-4)
@@ -15,7 +16,7 @@ WAYS = ("lpft", "unfreeze")
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs(Tuning):
+class Knobs(Close):
     """by: lpft (the head, then everything), unfreeze (the head, then from the top down), or auto: both.
 
     ratio: the share of lr at which all trains once the head is fitted. groups: in how many steps "unfreeze" goes down.

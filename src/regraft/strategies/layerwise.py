@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regraft.backbone.pooling import chosen
-from regraft.strategies._tuning import Tuning, epochs, stages
+from regraft.strategies._close import Close
+from regraft.strategies._tuning import epochs, stages
 from regraft.waist import Facts, Plan, Rate
 
 RATES = (1e-3, 3e-3)
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs(Tuning):
+class Knobs(Close):
     """ratio: the last stage's share of the head's rate. fall: a stage's share of the rate of the one above it.
 
     epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.

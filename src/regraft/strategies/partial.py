@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from regraft.backbone.pooling import chosen
 from regraft.errors import UsageError
-from regraft.strategies._tuning import Tuning, epochs, stages
+from regraft.strategies._close import Close
+from regraft.strategies._tuning import epochs, stages
 from regraft.waist import Facts, Plan, Rate
 
 RATES = (1e-3, 3e-4, 3e-3)
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs(Tuning):
+class Knobs(Close):
     """depth: how many of the last stages train. ratio: the stages' share of the head's rate.
 
     epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
