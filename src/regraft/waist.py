@@ -457,7 +457,7 @@ class Plan:
         knobs = dict(self.knobs)
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
-        named = ("depth", "blocks", "last", "rank", "lr", "c", "wise")
+        named = ("depth", "blocks", "last", "rank", "lr", "c", "soup", "wise")
         told += [f"{name} {knobs[name]:g}" for name in named if name in knobs]
         told += [f"{name} {strength:g}" for name, strength in self.regularise]
         told += ["norm mix"] if knobs.get("norm") == "mix" else []

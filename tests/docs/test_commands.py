@@ -10,6 +10,7 @@ from tests.docs import running, stages
 
 STAGES: dict[str, stages.Stage] = {
     "README.md": stages.small,
+    "docs/close.md": stages.small,
     "docs/commands.md": stages.zoo,
     "docs/config.md": stages.digits,
     "docs/files.md": stages.digits,

@@ -64,13 +64,13 @@ def test_a_race_ends_with_the_same_bits_in_every_process(both: list[dict[str, An
 def watched(seen: list[tuple[Plan, set[str]]]) -> Callable[..., Iterator[Event]]:
     """`fit` as it is, noting the rows that each plan trains on."""
 
-    def noting(plan: Plan, graft: Any, task: Any, tables: Any, keeper: Any, seed: int) -> Iterator[Event]:
+    def noting(plan: Plan, graft: Any, task: Any, tables: Any, keeper: Any, seed: int, before: Any) -> Iterator[Event]:
         def rows(k: int) -> Any:
             made = tables(k)
             seen.append((plan, {row.id for row in made[0].rows}))
             return made
 
-        yield from fit(plan, graft, task, rows, keeper, seed)
+        yield from fit(plan, graft, task, rows, keeper, seed, before)
 
     return noting
 

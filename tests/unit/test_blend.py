@@ -95,7 +95,7 @@ def test_the_lowest_loss_wins_among_those_whose_metric_is_no_worse(
     """The tuned one has 0.5 right and a loss of 0.7; the shares are 0.8, 0.6, 0.4 and 0.2."""
     trial = wild(course)
     said = itertools.chain([(0.5, -0.7)], ((m, -at) for m, at in zip(metrics, losses, strict=True)))
-    monkeypatch.setattr(blends, "_judged", lambda *_: next(said))
+    monkeypatch.setattr(blends, "judged", lambda *_: next(said))
     events: list[Event] = list(blend(course, 1, trial))
     ended = [event.trial for event in events if isinstance(event, Finished)]
     assert [t.plan for t in ended] == ([] if best == 1 else [part(trial.plan, best)])

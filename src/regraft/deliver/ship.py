@@ -112,6 +112,9 @@ def _refit(race: Race, winner: int) -> Generator[Event, None, int]:
     """
     course, chosen = race.course, race.trials[winner]
     tuned, share = source(race.trials, chosen)
+    if "soup" in dict(tuned.plan.knobs):
+        yield Said(f"not fitted again on all rows: {tuned.label} is the mean of several trials")
+        return winner
     plan, number = refitted(tuned), len(race.plans)
     if race.clock.left() < chosen.cost.seconds:
         yield Said("not fitted again on all rows: the clock does not allow it")

@@ -53,11 +53,11 @@ def blend(course: Course, number: int, trial: Trial) -> Iterator[Event]:
     if held := next((t for plan in plans.values() if (t := course.finished(number, plan))), None):
         yield Finished(held)
         return
-    best, low = 1.0, _judged(course, course.outputs(trial, "val"))
+    best, low = 1.0, judged(course, course.outputs(trial, "val"))
     least = low[0]
     for share in SHARES:
         line.put(share)
-        found = _judged(course, _answers(course, line))
+        found = judged(course, answers(course, line.plan, line.graft))
         if found[0] >= least and found[1] > low[1]:
             best, low = share, found
     told = f"{trial.label}, {best:g} of the way from the pretrained weights" if best < 1 else f"{trial.label} as it is"
@@ -72,10 +72,10 @@ def along(course: Course, number: int, trial: Trial, share: float) -> Trial:
     assert line is not None, trial.label
     keeper = Keeper(course.place(number, plan) / SNAPSHOTS, Meter.start(trial.cost.seconds), course.every_s)
     line.put(share)
-    answers = {ANSWERS: _answers(course, line)}
+    said = {ANSWERS: answers(course, line.plan, line.graft)}
     held = {f"best/{name}": tensor for name, tensor in touched(plan, line.graft).items()}
     note = f"{share:g} of the way from the pretrained weights to those of {trial.label}"
-    keeper.save(Progress(notes=[note]), held | answers)
+    keeper.save(Progress(notes=[note]), held | said)
     return course.conclude(number, plan, trial.stopped)
 
 
@@ -109,13 +109,13 @@ def _line(course: Course, trial: Trial) -> Line | None:
     return Line(graft, start, end, plan) if start else None
 
 
-def _answers(course: Course, line: Line) -> Tensor:
-    """What the network answers on the validation rows where it stands."""
-    k = line.plan.phases[-1].frontier
-    return outputs(line.graft, course.trunks.as_shipped(line.graft.view, k, course.data.val))
+def answers(course: Course, plan: Plan, graft: Graft) -> Tensor:
+    """What a network answers on the validation rows where it stands."""
+    k = plan.phases[-1].frontier
+    return outputs(graft, course.trunks.as_shipped(graft.view, k, course.data.val))
 
 
-def _judged(course: Course, made: Tensor) -> tuple[float, float]:
+def judged(course: Course, made: Tensor) -> tuple[float, float]:
     """The deciding metric and the loss of a row, signed so that higher is better."""
     task, metric = course.task, course.task.metrics[0]
     targets = task.encode([row.y for row in course.data.val])

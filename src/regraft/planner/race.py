@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from regraft.engine.predict import share_interval
 from regraft.errors import Diverged, NoMemory
 from regraft.planner.blend import SHARES, blend
 from regraft.planner.clock import Clock
+from regraft.planner.closer import closer
 from regraft.planner.course import Course
 from regraft.planner.energy import KWH
 from regraft.planner.families import families
 from regraft.planner.pick import Field, lowest
 from regraft.planner.saved import saved
 from regraft.planner.sizes import RUNG, Pace, Turn, planned, reached, sized, through
+from regraft.planner.soup import mates, soup
 from regraft.waist import Account, Budget, Epoch, Event, Filled, Finished, Plan, Said, Scored, Skipped, Trial
 
 Entry = tuple[int, Plan]
+More = tuple[float, Iterator[Event]]
+"""What a piece of work needs in seconds, and its events."""
 AFTER_S = 3.0
 """Choosing, packing and reporting after the last trial, beside what packing was seen to take."""
 SURE = 0.98
@@ -71,7 +75,7 @@ class Race:
             yield from self._skip(turn.skipped)
             yield from self._family(list(zip(turn.numbers, turn.plans, strict=True)))
             self.clock.tick(now=True)
-        yield from self._between()
+        yield from self._after()
         if self._diverged and self._nothing_yet():
             raise next(iter(self._diverged.values()))
 
@@ -219,23 +223,62 @@ class Race:
         """End a trial that lost to another rate; one that had ended by itself stays what it is."""
         yield from self._note(Finished(self.course.stop(*entry, why, self._seen.get(entry[0]))))
 
-    def _between(self) -> Iterator[Event]:
-        """Where the leader tuned the network, try to stop part of the way, if trials and the clock allow it."""
+    def _after(self) -> Iterator[Event]:
+        """Where the leader tuned the network: it again, held close to its start; averages; a part of the way."""
+        yield from self._extra("closer", "trained again close to its start", self._closer)
+        yield from self._extra("souped", "averaged with other trials", self._soup)
+        yield from self._extra("between", "interpolated with the pretrained weights", self._between)
+
+    def _extra(self, name: str, what: str, more: Callable[[Trial], More | None]) -> Iterator[Event]:
+        """More of a leader that tuned the network, if trials and the clock allow it."""
         if self.named or self._nothing_yet() or (self.budget.trials and len(self.trials) >= self.budget.trials):
             return
         lead = self.trials[self._field().lead()]
         if lead.plan.init != "pretrained" or not through(lead.plan, self._stages(lead.plan)):
             return
-        need_s = (len(SHARES) + 1) * self.pace.closing(lead.plan)
+        if (made := more(lead)) is None:
+            return
+        need_s, work = made
         fits = lambda: need_s <= self.clock.left()  # noqa: E731
-        if self.clock.bounded and not self.course.folder.step("between", bool, fits, lead.plan):
-            yield Said(f"{lead.label} is not interpolated with the pretrained weights: the clock does not allow it")
+        if self.clock.bounded and not self.course.folder.step(name, bool, fits, lead.plan):
+            yield Said(f"{lead.label} is not {what}: the clock does not allow it")
             return
         try:
-            for event in blend(self.course, len(self.plans), lead):
-                yield from self._note(event)
+            yield from work
         except NoMemory as error:
-            yield Said(f"{lead.label} is not interpolated with the pretrained weights: {error.what}")
+            yield Said(f"{lead.label} is not {what}: {error.what}")
+
+    def _closer(self, lead: Trial) -> More | None:
+        """The leader's plan with regularisers, where rows are few."""
+        spent = self.account.epochs
+        plan = closer(self.course, lead.plan, spent, self.budget.epochs - spent if self.budget.epochs else spent)
+        if plan is None:
+            return None
+        epochs = planned(plan, self._stages(plan))
+        return self.pace.fixed(plan) + epochs * self.pace.epoch(plan), self._once_more(plan)
+
+    def _once_more(self, plan: Plan) -> Iterator[Event]:
+        entry = len(self.plans), plan
+        self.plans.append(plan)
+        yield from self._pull(entry, 0)
+        if entry[0] not in self._diverged and self.course.finished(*entry) is None:
+            yield from self._end(entry, "the clock ended it")
+
+    def _soup(self, lead: Trial) -> More | None:
+        some = mates(self.course, self.trials, lead)
+        if len(some) < 2:
+            return None
+        return (len(some) + 1) * self.pace.closing(lead.plan), self._noted(soup(self.course, len(self.plans), some))
+
+    def _between(self, lead: Trial) -> More:
+        need_s = (len(SHARES) + 1) * self.pace.closing(lead.plan)
+        return need_s, self._noted(blend(self.course, len(self.plans), lead))
+
+    def _noted(self, work: Iterator[Event]) -> Iterator[Event]:
+        for event in work:
+            if isinstance(event, Finished):
+                self.plans.append(event.trial.plan)
+            yield from self._note(event)
 
     def _skip(self, some: Sequence[Skipped]) -> Iterator[Event]:
         self.skipped += some
