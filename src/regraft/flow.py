@@ -212,7 +212,7 @@ def _opened(options: Options, data: Data, query: Any) -> tuple[Facts, Course, li
     machine = survey.machine(view, data, encoder, options.precision)
     facts = Facts(card_of(data), survey.backbone(view, mark), machine)
     course = Course(view, data, task, encoder, machine, store.Folder(Path()), options.seed)
-    return facts, course, _plans(facts, options, balance_of(options, data, task))
+    return facts, course, _plans(facts, options, task, balance_of(options, data, task))
 
 
 def _work(
@@ -258,7 +258,7 @@ def _work(
         yield Said(f"this run began on {machine.processor}: from here on its last bits may differ")
     facts = Facts(card_of(data), body, machine)
     balance = balance_of(options, data, task)
-    plans = folder.step("plans", list[Plan], lambda: _plans(facts, options, balance), facts, options, balance)
+    plans = folder.step("plans", list[Plan], lambda: _plans(facts, options, task, balance), facts, options, balance)
     if balance:
         yield Said(
             f"labels are far from equally frequent: rare ones weigh more in training, {task.metrics[0].name} decides "
@@ -274,18 +274,22 @@ def _work(
     return read_run(folder.path)
 
 
-def _plans(facts: Facts, options: Options, balance: float) -> list[Plan]:
+def _plans(facts: Facts, options: Options, task: Task, balance: float) -> list[Plan]:
     """What runs: the plans of the strategies, and under a clock the two cheapest of all first.
 
     These are a model that needs no network and one that trains nothing: usable within seconds, and what any other plan
     must beat.
     """
+    from regraft.engine.losses import refuse
+
     raced = not options.strategies or options.budget != Budget()
     plans = propose(facts, strategies_of(options), options.knobs, balance, raced)
     if options.strategies and (options.budget.seconds or options.budget.kwh):
         every = propose(facts, strategies_of(replace(options, strategies=())), (), balance, raced=True)
         first = [next((p for p in every if p.init == init), None) for init in ("plain", "pretrained")]
         plans = [p for p in first if p is not None and p not in plans] + plans
+    for plan in plans:
+        refuse(plan, task)
     return plans
 
 

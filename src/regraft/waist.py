@@ -327,7 +327,8 @@ class Task:
     classes, or by least squares where a row's features are one number (ValueError: it cannot); encode(ys) → targets;
     loss(outputs, targets, options) → one loss per row, [n]; decode(outputs) → arrays, always with "pred";
     calibrate(outputs, targets) → numbers found on validation, which answers(outputs, numbers) may use: what a user
-    reads, a dictionary per row.
+    reads, a dictionary per row. `takes` names the options of `Loss` that the loss honours, and "sampling" where rows
+    have a class to be drawn by; the engine refuses others.
     """
 
     name: str
@@ -340,6 +341,7 @@ class Task:
     calibrate: Callable[[Tensor, Tensor], tuple[tuple[str, float], ...]]
     answers: Callable[[Tensor, Mapping[str, float]], list[dict[str, Any]]]
     metrics: tuple[Metric, ...]
+    takes: tuple[str, ...] = ("smoothing", "balance")
 
 
 # ---------------------------------------------------------------- plan
@@ -411,11 +413,15 @@ class Loss:
     """Options of the task's loss: `smoothing` is the share of probability spread over all classes.
 
     `balance` b weighs rows by how rare their labels are: by the frequency to the power -b, so that at 1 every class
-    counts equally, and at 0 every row.
+    counts equally, and at 0 every row. `focal` is the gamma of the focal loss, `adjust` the tau of logit adjustment,
+    `robust` the q of generalised cross-entropy; at 0 each of them leaves cross-entropy as it is.
     """
 
     smoothing: float = 0.0
     balance: float = 0.0
+    focal: float = 0.0
+    adjust: float = 0.0
+    robust: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,7 +433,8 @@ class Plan:
     classes, or at the cosine of a pair. `fold` "all" trains on the validation rows too. `augment` is how training cells
     are varied and in how many `views`; a row shows another of its views in each epoch. `blocks` is after how many of
     its blocks the network ends, 0 for all. `regularise` are files in regularisers/ with their strengths: what keeps
-    weights that are trained close to those that they start from.
+    weights that are trained close to those that they start from. `sampling` s draws rows of a class in proportion to
+    its frequency to the power 1 - s: at 1 every class as often, at 0 every row.
     """
 
     strategy: str
@@ -444,6 +451,7 @@ class Plan:
     start: Start = "zero"
     fold: Literal["train", "all"] = "train"
     blocks: int = 0
+    sampling: float = 0.0
 
     @property
     def label(self) -> str:
@@ -457,8 +465,9 @@ class Plan:
         knobs = dict(self.knobs)
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
-        named = ("depth", "blocks", "last", "rank", "lr", "c", "soup", "wise")
+        named = ("depth", "blocks", "last", "rank", "lr", "c", "soup", "wise", "balance", "focal", "adjust", "robust")
         told += [f"{name} {knobs[name]:g}" for name in named if name in knobs]
+        told += [f"sampling {knobs['sampling']}"] if "sampling" in knobs else []
         told += [f"{name} {strength:g}" for name, strength in self.regularise]
         told += ["norm mix"] if knobs.get("norm") == "mix" else []
         told += [f"({self.pooling})"] if self.pooling != "native" else []
@@ -472,6 +481,18 @@ class Plan:
         ('mean', 'mean@4')
         """
         return reading(self.pooling, self.blocks)
+
+    @property
+    def judged(self) -> Loss:
+        """The loss that validation is judged by: cross-entropy, which all plans share, whatever they are trained with.
+
+        Focal, robust and smoothed losses are on scales of their own. A row weighs what training makes of its class, by
+        weights, by adjusted logits or by how often it is drawn: all three move the minimum to the same place.
+
+        >>> Plan("full", (), loss=Loss(smoothing=0.1, focal=2.0, adjust=1.0)).judged == Loss(balance=1.0)
+        True
+        """
+        return Loss(balance=self.loss.balance + self.loss.adjust + self.sampling)
 
     @property
     def views(self) -> int:

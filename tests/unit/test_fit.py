@@ -81,6 +81,17 @@ def test_the_rate_warms_up_in_a_straight_line(course: Course, tmp_path: Path) ->
     assert found == pytest.approx([1 / 3, 2 / 3, 1, *(1 - i / 9 for i in range(9))])
 
 
+@pytest.mark.parametrize("options", [Loss(focal=2.0), Loss(robust=0.7, smoothing=0.1), Loss(adjust=1.0)], ids=str)
+def test_validation_is_judged_by_cross_entropy_whatever_is_trained(
+    course: Course, tmp_path: Path, options: Loss
+) -> None:
+    graft, events = run(course, dataclasses.replace(probe(epochs=1), loss=options), tmp_path)
+    val = tables(course, graft, 4)[1]
+    targets = course.task.encode([row.y for row in val.rows])
+    plain = course.task.loss(outputs(graft, val), targets, Loss()).mean().item()  # classes are equal: weights are 1
+    assert curve(events) == pytest.approx([plain]) and steps(events)[0].loss != pytest.approx(plain)
+
+
 def test_steps_count_over_all_phases(course: Course, tmp_path: Path) -> None:
     plan = probe()
     second = Phase(1, 3, (("head/*", 1.0), (f"{course.view.stages[3].name}/*", 0.1)))

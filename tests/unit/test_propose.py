@@ -10,7 +10,7 @@ import pytest
 from regraft.errors import UsageError
 from regraft.kit import shelf
 from regraft.planner.propose import check_knobs, effort, knobs_of, make_knobs, propose
-from regraft.waist import BackboneCard, DataCard, Facts, InputSpec, MachineCard, Plan, Pooled, Stage, Target
+from regraft.waist import BackboneCard, DataCard, Facts, InputSpec, Loss, MachineCard, Plan, Pooled, Stage, Target
 
 STAGES = tuple(
     Stage(name, name, params, 100, 64) for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
@@ -126,7 +126,10 @@ def test_what_takes_no_step_has_no_knobs_of_steps() -> None:
 def test_steps_have_the_same_knobs_everywhere(strategy: str) -> None:
     asked = {"lr": 0.5, "epochs": 7, "batch": 5, "schedule": "linear", "patience": 3}
     asked |= {"optimizer": "sgd", "momentum": 0.5, "decay": 0.125, "clip": 0.0, "smoothing": 0.25, "warmup": 0.5}
+    asked |= {"balance": 0.25, "focal": 2.0, "adjust": 0.5, "robust": 0.75, "sampling": "root"}
     plan = tuned(strategy, facts(), [(f"{strategy}.{name}", str(value)) for name, value in asked.items()])
+    assert (plan.loss, plan.sampling) == (Loss(0.25, 0.25, 2.0, 0.5, 0.75), 0.5)
+    assert "balance 0.25 focal 2 adjust 0.5 robust 0.75 sampling root" in plan.label
     rule, phase = plan.optimizer, plan.phases[-1]
     assert (rule.name, rule.lr, rule.momentum, rule.weight_decay, rule.clip) == ("sgd", 0.5, 0.5, 0.125, 0.0)
     assert (plan.batch, plan.loss.smoothing) == (5, 0.25)
@@ -170,6 +173,10 @@ def test_a_value_of_the_wrong_kind_is_refused(knob: str, value: str, allowed: st
         ("probe.lr", "-1"),
         ("partial.smoothing", "2"),
         ("partial.smoothing", "-0.1"),
+        ("full.robust", "1.1"),
+        ("full.focal", "-1"),
+        ("full.adjust", "inf"),
+        ("full.sampling", "even"),
         ("partial.warmup", "-1"),
         ("partial.warmup", "1.5"),
         ("partial.ratio", "0"),
@@ -191,7 +198,7 @@ def test_an_unknown_knob_gets_the_nearest() -> None:
 
 def test_a_knob_of_a_strategy_that_was_not_asked_for_is_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.augment, .*, probe\.by, .*, probe\.lr, .*pool"
+        UsageError, match=r"saw: 'partial\.depth' · allowed: probe\.adjust, .*, probe\.by, .*, probe\.lr, .*pool"
     ):
         check_knobs(["probe"], [("partial.depth", "1")])
 
@@ -297,6 +304,12 @@ def test_rows_are_weighed_in_every_plan_or_none(weigh: bool) -> None:
     ]
     assert {plan.loss.balance for plan in propose(facts(), shelf.names("strategies"), [], weigh)} == {weigh}
     assert [plan.loss.balance for plan in propose(facts(), ["probe"], [])] == [False]
+
+
+def test_a_plan_with_its_own_way_with_rare_classes_is_not_weighed_on_top() -> None:
+    asked = knobs(probe__balance=0, partial__adjust=1, full__sampling="root", layerwise__balance=0.75)
+    plans = propose(facts(), ["probe", "partial", "full", "layerwise", "lora"], asked, 0.5)
+    assert [plan.loss.balance for plan in plans] == [0.0, 0.0, 0.0, 0.75, 0.5]
 
 
 def test_the_probe_tries_every_pooling_and_the_others_the_one_that_suits() -> None:

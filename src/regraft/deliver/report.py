@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -125,10 +126,9 @@ def plan_terms(plan: Plan) -> list[tuple[str, str]]:
         ("Inserts", ", ".join(f"{i.kind} of size {i.size} in {len(i.stages)} stages" for i in plan.inserts)),
         (
             "Loss",
-            ", ".join(
-                f"{n} {v:g}" for n, v in (("smoothing", plan.loss.smoothing), ("balance", plan.loss.balance)) if v
-            ),
+            ", ".join(f"{f.name} {v:g}" for f in dataclasses.fields(plan.loss) if (v := getattr(plan.loss, f.name))),
         ),
+        ("Sampling", f"rows of a class by its frequency to the power {1 - plan.sampling:g}" if plan.sampling else ""),
         ("Augmentation", ", ".join(f"{name} {value}" for name, value in plan.augment)),
         ("Regularised", ", ".join(f"{name} {value:g}" for name, value in plan.regularise)),
         ("Settings", ", ".join(f"{name} {value}" for name, value in plan.knobs)),

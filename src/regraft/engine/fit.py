@@ -20,7 +20,9 @@ from regraft.engine.cache import Table
 from regraft.engine.close import Average, Near, put
 from regraft.engine.folds import rows_of
 from regraft.engine.grid import Setting
+from regraft.engine.losses import refuse
 from regraft.engine.predict import Graft, everything, outputs
+from regraft.engine.sampling import drawn
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.engine.solve import solve
 from regraft.engine.trunk import Shape, groups
@@ -29,6 +31,7 @@ from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Tas
 
 Tables = Callable[[int], tuple[Table, Table]]
 MEAN = "mean/"
+AS_WEIGHTS = "all rows are fitted at once: rare classes weigh more, in place of being drawn more often"
 ANSWERS = "outputs/val"
 """Where a snapshot has the outputs for validation of the best weights, if its phase made them."""
 
@@ -53,6 +56,7 @@ def fit(
         something that is not built, or its rates do not fit the backbone.
     """
     _refuse_unbuilt(plan)
+    refuse(plan, task)
     held = touched(plan, graft)
     near = Near.of(plan, graft, held, before)
     progress, saved = keeper.load() or (Progress(), {})
@@ -102,12 +106,19 @@ class _Phase:
         self.train, self.val = data
         self.targets = task.encode([row.y for row in self.train.rows])
         self.val_targets = task.encode([row.y for row in self.val.rows])
-        self.loss = replace(plan.loss, smoothing=0.0)
+        self.loss = plan.judged
         self.rows = len(self.train.rows) // plan.views
         # what is fitted to features meets rows of all shapes in a batch
         self.shapes = self.train.shapes[: 1 if plan.optimizer.whole else self.rows]
         self.shapes *= self.rows // len(self.shapes)
-        self.steps = len(batches(self.shapes, plan.batch, 0))
+        self.drawn = bool(plan.sampling) and not plan.optimizer.whole
+        self.asked = plan.loss
+        if (
+            plan.sampling and not self.drawn
+        ):  # all rows are taken at once: rare ones weigh more in place of coming often
+            self.asked = replace(plan.loss, balance=plan.loss.balance + plan.sampling)
+        epoch = self._batches(0)
+        self.steps, self.count = len(epoch), sum(map(len, epoch))
         self.before = sum(p.epochs for p in plan.phases[:number]) * self.steps
         self.chosen = freeze.apply(graft.view, graft.head, self.phase)
         self.held = touched(plan, graft)
@@ -157,6 +168,9 @@ class _Phase:
     def _solve(self, progress: Progress) -> Iterator[Event]:
         """Fit the head to all rows at once; the backbone's features do not change."""
         features = everything(self.graft, self.train)
+        if self.asked != self.plan.loss:
+            progress.notes.append(told := f"{self.plan.label}: {AS_WEIGHTS}")
+            yield Said(told)
         with torch.random.fork_rng(devices=[]), freeze.mode(self.graft.view, self.graft.head, self.phase):
             if self.plan.optimizer.chosen:
                 loss, told = self._choose(features)
@@ -167,7 +181,7 @@ class _Phase:
                     self.graft.head,
                     features,
                     self.targets,
-                    lambda made, targets: self.task.loss(made, targets, self.plan.loss),
+                    lambda made, targets: self.task.loss(made, targets, self.asked),
                     self.plan.optimizer.weight_decay,
                 )
         progress.loss_sum, progress.loss_rows, progress.step = loss * len(self.targets), len(self.targets), 1
@@ -178,7 +192,7 @@ class _Phase:
 
     def _choose(self, features: Tensor) -> tuple[float, str]:
         """Fit the head that cross-validation chooses; rows of equal content or group stay together."""
-        head, rule, loss = self.graft.head, self.plan.optimizer, self.plan.loss
+        head, rule, loss = self.graft.head, self.plan.optimizer, self.asked
         groups = [row.group or row.key for row in self.train.rows]
         given = head, features, self.targets, self.task, loss, groups, seed_of(self.seed, "folds")
         if rule.name == "path":
@@ -192,8 +206,14 @@ class _Phase:
 
     def _order(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch."""
-        seed = seed_of(self.seed, "order", self.number, epoch)
-        return batches(self.shapes, self.plan.batch, seed)
+        return self._batches(seed_of(self.seed, "order", self.number, epoch))
+
+    def _batches(self, seed: int) -> list[list[int]]:
+        if not self.drawn:
+            return batches(self.shapes, self.plan.batch, seed)
+        rows = drawn(self.targets[: self.rows].tolist(), self.shapes, self.plan.sampling, seed)
+        order = batches([self.shapes[i] for i in rows], self.plan.batch, seed_of(seed, "batches"))
+        return [[rows[i] for i in index] for index in order]
 
     def _epoch(self, progress: Progress) -> Iterator[Event]:
         order = self._order(progress.epoch)
@@ -257,7 +277,7 @@ class _Phase:
         made, features = self.graft.descend(batch, self.phase.frontier)
         losses = self.task.loss(made, self.targets[index], self.plan.loss)
         penalty = self.near.of_features(features, self.near.pretrained(index))
-        share = self.steps / self.rows  # a row counts the same in a short batch
+        share = self.steps / self.count  # a row counts the same in a short batch
         (losses.sum() * share + penalty * (len(index) * share)).backward()
         return losses.detach()
 

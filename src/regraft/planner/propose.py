@@ -19,7 +19,7 @@ def propose(
 ) -> list[Plan]:
     """The plans of each strategy in turn; for a race all rates and the cheapest kind first, otherwise one rate of each.
 
-    `balance` goes into the loss of every plan.
+    `balance` goes into the loss of every plan, but where its own knobs say how rare classes are dealt with.
 
     Raises: UsageError: no such strategy or knob, or a value that is not of its kind.
     """
@@ -28,8 +28,12 @@ def propose(
     for name in strategies:
         item = shelf.find("strategies", name)
         own = {k.split(".", 1)[1]: v for k, v in knobs if k.split(".", 1)[0] == _short(name)}
-        plans += item.propose(facts, make_knobs(name, own))
-    plans = [dataclasses.replace(plan, loss=dataclasses.replace(plan.loss, balance=balance)) for plan in plans]
+        plans += [
+            plan
+            if "balance" in own or plan.loss.adjust or plan.sampling
+            else dataclasses.replace(plan, loss=dataclasses.replace(plan.loss, balance=balance))
+            for plan in item.propose(facts, make_knobs(name, own))
+        ]
     plans = [viewed(plan, facts) if plan.augment else plan for plan in plans]
     groups = families(plans, 0)
     if raced:

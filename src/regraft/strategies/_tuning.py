@@ -27,6 +27,9 @@ from regraft.waist import (
 
 Several = Annotated[float, Interval(ge=0, lt=float("inf"))]
 Amount = Annotated[float, Interval(ge=0, lt=float("inf"))]
+Part = Annotated[float, Interval(ge=0, le=1)]
+Sampling = Literal["rows", "root", "balanced"]
+DRAWN: dict[Sampling, float] = {"rows": 0.0, "root": 0.5, "balanced": 1.0}
 FEW_ROWS = 5000
 FEW_IN_BATCH = 16
 MOST_STEPS = 1500
@@ -42,6 +45,9 @@ class Tuning:
     patience: epochs without a lower validation loss before it ends, 0 for a quarter of all.
     optimizer: adamw or sgd. momentum: of sgd. decay: weight decay. clip: most norm of a gradient, 0 for any.
     smoothing: share of probability spread over all classes.
+    balance: how much rows of rare classes weigh more, 1 lets every class count equally; left out, --balance decides.
+    focal: gamma of the focal loss. adjust: tau of logit adjustment. robust: q of generalised cross-entropy.
+    sampling: rows as they come, balanced (every class as often in an epoch), or root (half of the way).
     norm: whether trained stages update their normalisation statistics; auto keeps them where rows are few.
     pooling: native (as the architecture's own classifier), mean (over tokens), or auto: what suits the checkpoint.
     augment: how training cells are varied: for pictures flip, or crop (random resized crop and flip); none leaves them.
@@ -59,6 +65,11 @@ class Tuning:
     decay: Amount = 0.01
     clip: Amount = 1.0
     smoothing: Share = 0.0
+    balance: Amount = 0.0
+    focal: Amount = 0.0
+    adjust: Amount = 0.0
+    robust: Part = 0.0
+    sampling: Sampling = "rows"
     norm: Literal["auto", "keep", "update"] = "auto"
     pooling: Asked = "auto"
     augment: str = "none"
@@ -98,14 +109,25 @@ class Tuning:
             pooling=pooled.pooling,
             blocks=pooled.blocks,
             optimizer=self.rule(lr),
-            loss=Loss(self.smoothing),
+            loss=self.loss(),
+            sampling=DRAWN[self.sampling],
             batch=self.batch,
             augment=(("how", self.augment), ("views", self.views)) if self.augment != "none" else (),
         )
 
     def told(self, lr: float, more: Settings = ()) -> Settings:
         """The knobs by which plans of one strategy are told apart and read later."""
-        return (*more, ("lr", lr), ("optimizer", self.optimizer), ("batch", self.batch))
+        return (*more, ("lr", lr), ("optimizer", self.optimizer), ("batch", self.batch), *self.lossy())
+
+    def loss(self) -> Loss:
+        """The loss that was asked for."""
+        return Loss(self.smoothing, self.balance, self.focal, self.adjust, self.robust)
+
+    def lossy(self) -> Settings:
+        """What of the loss and of the sampling is not as usual, to tell plans apart by."""
+        of_loss = (("balance", self.balance), ("focal", self.focal), ("adjust", self.adjust), ("robust", self.robust))
+        drawn = (("sampling", self.sampling),) if DRAWN[self.sampling] else ()
+        return (*((name, value) for name, value in of_loss if value), *drawn)
 
 
 def stages(

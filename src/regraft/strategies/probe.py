@@ -7,19 +7,38 @@ from typing import Literal
 
 from regraft.backbone.pooling import chosen, ends, heads
 from regraft.errors import UsageError
-from regraft.strategies._tuning import Tuning, epochs
-from regraft.waist import Facts, Loss, Optimizer, Phase, Plan, Pooled, Schedule, Settings, Share
+from regraft.strategies._tuning import DRAWN, Tuning, epochs
+from regraft.waist import Facts, Optimizer, Phase, Plan, Pooled, Schedule, Settings, Share
 
 RATES = (1e-3, 1e-2)
 PASSES = 30
 GRID = tuple(round(1e-3 * 10 ** (i / 4), 6) for i in range(13)), (0.0, 0.9), (0.0, 1e-4)
 """Rates, momenta and weight decays of which every combination is tried."""
 WAYS = {
-    "path": (("class", "number"), "one class or one number", ("by", "pooling", "smoothing", "blocks")),
+    "path": (
+        ("class", "number"),
+        "one class or one number",
+        ("by", "pooling", "smoothing", "balance", "sampling", "blocks"),
+    ),
     "grid": (
         ("class",),
         "one class",
-        ("by", "lr", "momentum", "decay", "epochs", "batch", "warmup", "schedule", "pooling", "smoothing", "blocks"),
+        (
+            *(
+                "by",
+                "lr",
+                "momentum",
+                "decay",
+                "epochs",
+                "batch",
+                "warmup",
+                "schedule",
+                "pooling",
+                "smoothing",
+                "balance",
+            ),
+            *("sampling", "blocks"),
+        ),
     ),
 }
 """How cross-validation chooses a head: for which kinds of targets, and with which knobs."""
@@ -28,7 +47,8 @@ WAYS = {
 @dataclass(frozen=True, slots=True)
 class Knobs(Tuning):
     """by: steps of gradient descent, or a head that cross-validation on the training rows chooses: path tries ridge and
-    logistic heads over whole paths of penalties, and of the other knobs it has pooling, smoothing and blocks alone;
+    logistic heads over whole paths of penalties, and of the other knobs it has pooling, smoothing, balance, sampling
+    (as weights of the rows, which it takes all at once) and blocks alone;
     grid tries heads trained by SGD at 13 rates, with momentum 0 and 0.9, weight decay 0 and 0.0001, or only the lr, and
     the momentum and decay other than their defaults, that are given.
 
@@ -112,11 +132,12 @@ def _chosen(facts: Facts, knobs: Knobs, pools: list[Pooled]) -> list[Plan]:
         Plan(
             "probe",
             (replace(phase, frontier=len(pooled.stages)),),
-            (("by", knobs.by), *_told(pooled)),
+            (("by", knobs.by), *_told(pooled), *knobs.lossy()),
             pooling=pooled.pooling,
             blocks=pooled.blocks,
             optimizer=rule,
-            loss=Loss(knobs.smoothing),
+            loss=knobs.loss(),
+            sampling=DRAWN[knobs.sampling],
             batch=knobs.batch,
         )
         for pooled in ready

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regraft.backbone.pooling import chosen
-from regraft.strategies._tuning import Several, Tuning, epochs
-from regraft.waist import Facts, Loss, Optimizer, Phase, Plan, Target
+from regraft.strategies._tuning import DRAWN, Several, Tuning, epochs
+from regraft.waist import Facts, Optimizer, Phase, Plan, Target
 
 RATES = (2e-3, 5e-4)
 PENALTIES = (10.0, 1.0)
@@ -40,18 +40,30 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
             Plan(
                 "scratch",
                 (head,),
-                (("by", "plain"), ("c", c)),
+                (("by", "plain"), ("c", c), *knobs.lossy()),
                 init="plain",
+                loss=knobs.loss(),
+                sampling=DRAWN[knobs.sampling],
                 optimizer=Optimizer("lbfgs", weight_decay=penalty(target, facts.train_rows, c)),
             )
             for c in ((knobs.c,) if knobs.c else PENALTIES)
         ]
     if knobs.by in ("auto", "features"):
-        known = target.kind in ("class", "number")
+        known = target.kind in ("class", "number") and not (knobs.focal or knobs.adjust or knobs.robust)
         rule = Optimizer("path") if known else Optimizer("lbfgs", weight_decay=penalty(target, facts.train_rows, 1.0))
         head = Phase(1, len(pooled.stages), (("head/*", 1.0),))
-        more = (("by", "features"),)
-        plans += [Plan("scratch", (head,), more, init="random", pooling=pooled.pooling, optimizer=rule)]
+        plans.append(
+            Plan(
+                "scratch",
+                (head,),
+                (("by", "features"), *knobs.lossy()),
+                init="random",
+                pooling=pooled.pooling,
+                loss=knobs.loss(),
+                sampling=DRAWN[knobs.sampling],
+                optimizer=rule,
+            )
+        )
     if knobs.by in ("auto", "random"):
         most = epochs(knobs.epochs, 30, facts.train_rows, knobs.batch)
         phase = Phase(
@@ -71,7 +83,8 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
                 init="random",
                 pooling=pooled.pooling,
                 optimizer=knobs.rule(lr),
-                loss=Loss(knobs.smoothing),
+                loss=knobs.loss(),
+                sampling=DRAWN[knobs.sampling],
                 batch=knobs.batch,
             )
             for lr in knobs.rates(RATES)

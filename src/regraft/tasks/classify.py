@@ -30,7 +30,8 @@ def make(target: Target, metric: str = "") -> Task:
 
     Without a `metric`, accuracy decides, or balanced accuracy where classes are imbalanced. Two classes are also judged
     by how the last, positive one is found. `Loss.balance` b weighs a row of class c by (N / (C · n_c))ᵇ, at most 20,
-    with mean 1 over the training rows.
+    with mean 1 over the training rows. `Loss.focal`, `Loss.adjust` and `Loss.robust` are those of `_losses`, of classes
+    in their smoothed shares.
 
     Raises: UsageError: there is no such metric.
 
@@ -59,7 +60,16 @@ def make(target: Target, metric: str = "") -> Task:
         import torch
         from torch.nn import functional
 
-        found = functional.cross_entropy(outputs, targets, label_smoothing=options.smoothing, reduction="none")
+        from regraft.tasks import _losses
+
+        if options.adjust:
+            outputs = outputs + _losses.offsets(target.counts, options.adjust).to(outputs)
+        if options.focal or options.robust:
+            count = len(target.labels)
+            wanted = functional.one_hot(targets, count) * (1 - options.smoothing) + options.smoothing / count
+            found = (wanted * _losses.lost(outputs.log_softmax(-1), options)).sum(-1)
+        else:
+            found = functional.cross_entropy(outputs, targets, label_smoothing=options.smoothing, reduction="none")
         if not options.balance:
             return found
         return found * torch.tensor(_labels.weights(target.counts, options.balance), device=found.device)[targets]
@@ -94,4 +104,5 @@ def make(target: Target, metric: str = "") -> Task:
         calibrate=lambda outputs, targets: (),
         answers=answers,
         metrics=_order.first(metrics, metric or usual),
+        takes=("smoothing", "balance", "focal", "adjust", "robust", "sampling"),
     )

@@ -40,7 +40,8 @@ def make(target: Target, metric: str = "") -> Task:
 
     The loss is the squared earth mover's distance, which is the sum over labels of squared differences between the
     predicted and the true probability of being at or below each, plus a `SHARE` of cross-entropy. `Loss.smoothing` acts
-    on cross-entropy alone, `Loss.balance` on both.
+    on cross-entropy alone, `Loss.balance` and `Loss.adjust` on both. It takes neither a focal nor a robust loss: the
+    distance has a bound, and weighs rows by how far they are off.
     The quadratic kappa decides by default; an answer's "rank" is the expected one, counted from 1.
     Reference: Hou, Yu & Samaras, Squared earth mover's distance-based loss, arXiv 1611.05916, 2016.
 
@@ -69,7 +70,12 @@ def make(target: Target, metric: str = "") -> Task:
     def loss(outputs: Tensor, targets: Tensor, options: Loss) -> Tensor:
         import torch
 
-        below = outputs.softmax(-1).cumsum(-1)[:, :-1]
+        logits = outputs
+        if options.adjust:
+            from regraft.tasks import _losses
+
+            logits = outputs + _losses.offsets(target.counts, options.adjust).to(outputs)
+        below = logits.softmax(-1).cumsum(-1)[:, :-1]
         truth = targets[:, None] <= torch.arange(below.shape[1], device=targets.device)
         far = (below - truth.to(below.dtype)).square().sum(-1)
         if options.balance:
@@ -86,5 +92,10 @@ def make(target: Target, metric: str = "") -> Task:
     accuracy: list[Metric] = [m for m in plain.metrics if m.name == "accuracy"]
     metrics = (*shelf.find("metrics", "ranks").METRICS, *accuracy)
     return dataclasses.replace(
-        plain, name="ordinal", loss=loss, answers=answers, metrics=_order.first(metrics, metric or "quadratic_kappa")
+        plain,
+        name="ordinal",
+        loss=loss,
+        answers=answers,
+        metrics=_order.first(metrics, metric or "quadratic_kappa"),
+        takes=("smoothing", "balance", "adjust", "sampling"),
     )

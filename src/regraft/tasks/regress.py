@@ -126,6 +126,7 @@ def make(target: Target, metric: str = "") -> Task:
         calibrate=calibrate,
         answers=answers,
         metrics=_order.first(shelf.find("metrics", "numbers").METRICS, metric or "rmse"),
+        takes=(),
     )
 
 

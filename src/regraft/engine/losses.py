@@ -1,0 +1,32 @@
+"""Refuse options of a loss that would be ignored, or that contradict each other."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from regraft.errors import UsageError
+from regraft.waist import Plan, Task
+
+
+def refuse(plan: Plan, task: Task) -> None:
+    """Go on only where the task and the way of fitting honour all that a plan asks of its loss.
+
+    Raises: UsageError: they do not.
+    """
+    asked = {f.name: getattr(plan.loss, f.name) for f in fields(plan.loss)} | {"sampling": plan.sampling}
+    asked = {name: value for name, value in asked.items() if value}
+    what, takes, do = f"the task {task.name} does not take this option of the loss", task.takes, "leave it out"
+    if asked.keys() <= {*takes} and plan.optimizer.chosen:
+        what = "a head that cross-validation chooses is fitted by cross-entropy"
+        takes = tuple(name for name in takes if name in ("smoothing", "balance", "sampling"))
+        do = "train the head in steps: --probe.by steps"
+    if asked.keys() <= {*takes} and "focal" in asked and "robust" in asked:
+        what, do = "the focal loss and the robust one contradict each other", "choose one of them"
+        takes = tuple(name for name in takes if name != "focal")
+    if wrong := [name for name in asked if name not in takes]:
+        raise UsageError(
+            what,
+            saw=", ".join(f"{name} {asked[name]:g}" for name in wrong) + f" of {plan.label}",
+            allowed=", ".join(takes) or "none of them",
+            do=do,
+        )
