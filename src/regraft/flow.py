@@ -268,7 +268,8 @@ def _work(
     course.settle()
     if options.advice:
         yield from _foresee(facts, course, plans, clock)
-    race = Race(course, plans, options.budget, clock, named=bool(options.strategies))
+    rare = options.balance == "auto"
+    race = Race(course, plans, options.budget, clock, named=bool(options.strategies), rare=rare)
     packed = yield from ship.lead(race, body.name)
     yield from ship.end(race, options, body, packed)
     return read_run(folder.path)

@@ -15,6 +15,7 @@ STAGES: dict[str, stages.Stage] = {
     "docs/config.md": stages.digits,
     "docs/files.md": stages.digits,
     "docs/adapters.md": stages.small,
+    "docs/imbalance.md": stages.small,
     "docs/models.md": stages.network,
     "docs/report.md": stages.digits,
     "docs/speed.md": stages.small,

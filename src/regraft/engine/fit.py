@@ -112,11 +112,9 @@ class _Phase:
         self.shapes = self.train.shapes[: 1 if plan.optimizer.whole else self.rows]
         self.shapes *= self.rows // len(self.shapes)
         self.drawn = bool(plan.sampling) and not plan.optimizer.whole
-        self.asked = plan.loss
-        if (
-            plan.sampling and not self.drawn
-        ):  # all rows are taken at once: rare ones weigh more in place of coming often
-            self.asked = replace(plan.loss, balance=plan.loss.balance + plan.sampling)
+        # where all rows are taken at once, rare ones weigh more in place of coming often
+        weigh = plan.sampling if plan.optimizer.whole else 0.0
+        self.asked = replace(plan.loss, balance=plan.loss.balance + weigh)
         epoch = self._batches(0)
         self.steps, self.count = len(epoch), sum(map(len, epoch))
         self.before = sum(p.epochs for p in plan.phases[:number]) * self.steps

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from regraft.engine.predict import share_interval
 from regraft.errors import Diverged, NoMemory
+from regraft.planner.arms import RARE, arms, uneven, wrong_labels
 from regraft.planner.blend import SHARES, blend
 from regraft.planner.clock import Clock
 from regraft.planner.closer import closer
@@ -15,6 +16,7 @@ from regraft.planner.course import Course
 from regraft.planner.energy import KWH
 from regraft.planner.families import families
 from regraft.planner.pick import Field, lowest
+from regraft.planner.rules import NOISY
 from regraft.planner.saved import saved
 from regraft.planner.sizes import RUNG, Pace, Turn, planned, reached, sized, through
 from regraft.planner.soup import mates, soup
@@ -39,11 +41,15 @@ class Race:
     Args:
         plans: What was proposed, the rates of a kind with the most promising first.
         named: The plans were asked for: none is left out because it cannot win, none stopped because it is behind.
+        rare: Nobody has said how rare classes are dealt with: where that matters the leader is tried in other ways.
     `running` is what runs or ran last: its number, the plan, and the epoch to which it runs, 0 for its end.
     """
 
-    def __init__(self, course: Course, plans: Sequence[Plan], budget: Budget, clock: Clock, named: bool) -> None:
+    def __init__(
+        self, course: Course, plans: Sequence[Plan], budget: Budget, clock: Clock, named: bool, rare: bool = False
+    ) -> None:
         self.course, self.budget, self.clock, self.named = course, budget, clock, named
+        self.rare = rare and not named and uneven(course.data.target, course.task)
         self.plans = list(plans)
         self.trials: list[Trial] = []
         self.skipped: list[Skipped] = []
@@ -66,18 +72,41 @@ class Race:
         kept = {number for family in waiting for number, _ in family}
         late = [plan for number, plan in enumerate(self.plans) if number not in kept]
         yield from self._skip([Skipped(plan, f"not among the first {self.budget.trials} trials") for plan in late])
+        yield from self._families(waiting, len(RARE) if self.rare else 0)
+        yield from self._arms()
+        yield from self._after()
+        if self._diverged and self._nothing_yet():
+            raise next(iter(self._diverged.values()))
+
+    def _families(self, waiting: list[list[Entry]], later: int) -> Iterator[Event]:
+        """Family after family, each with its share of what is left; so many more come `later`."""
         while waiting:
             family = waiting.pop(0)
             if why := self._pointless(family[0][1]):
                 yield from self._skip([Skipped(plan, why) for _, plan in family])
                 continue
-            turn = self._turn(family, len(waiting) + 1)
+            turn = self._turn(family, len(waiting) + 1 + later)
             yield from self._skip(turn.skipped)
             yield from self._family(list(zip(turn.numbers, turn.plans, strict=True)))
             self.clock.tick(now=True)
-        yield from self._after()
-        if self._diverged and self._nothing_yet():
-            raise next(iter(self._diverged.values()))
+
+    def _arms(self) -> Iterator[Event]:
+        """Hold the leader against itself with losses for rare classes and wrong labels, where there are such."""
+        if self.named or self._nothing_yet():
+            return
+        lead, wrong = self.trials[self._field().lead()], wrong_labels(self.course, self.trials)
+        found = arms(lead.plan, self.course.task, self.rare, wrong)
+        if self.budget.trials:
+            found = found[: max(0, self.budget.trials - len(self.trials))]
+        if not found:
+            return
+        told = "classes are far apart in size" if self.rare else ""
+        told += f"{' and ' * bool(told)}about {wrong:.0%} of the labels look wrong" if wrong >= NOISY else ""
+        yield Said(f"{told}: {lead.label} is trained again with {len(found)} other losses or samplings")
+        begin = len(self.plans)
+        self.plans += found
+        self.course.trunks.expect(found)
+        yield from self._families([[entry] for entry in enumerate(found, begin)], 0)
 
     @property
     def account(self) -> Account:

@@ -14,31 +14,13 @@ RATES = (1e-3, 1e-2)
 PASSES = 30
 GRID = tuple(round(1e-3 * 10 ** (i / 4), 6) for i in range(13)), (0.0, 0.9), (0.0, 1e-4)
 """Rates, momenta and weight decays of which every combination is tried."""
+OF_BOTH = ("pooling", "smoothing", "balance", "sampling", "blocks")
 WAYS = {
-    "path": (
-        ("class", "number"),
-        "one class or one number",
-        ("by", "pooling", "smoothing", "balance", "sampling", "blocks"),
-    ),
+    "path": (("class", "number"), "one class or one number", ("by", *OF_BOTH)),
     "grid": (
         ("class",),
         "one class",
-        (
-            *(
-                "by",
-                "lr",
-                "momentum",
-                "decay",
-                "epochs",
-                "batch",
-                "warmup",
-                "schedule",
-                "pooling",
-                "smoothing",
-                "balance",
-            ),
-            *("sampling", "blocks"),
-        ),
+        ("by", "lr", "momentum", "decay", "epochs", "batch", "warmup", "schedule", *OF_BOTH),
     ),
 }
 """How cross-validation chooses a head: for which kinds of targets, and with which knobs."""
