@@ -265,13 +265,18 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One cuttable step of a backbone: `path` is its module; counts are per example, `out_bytes` in float32."""
+    """One cuttable step of a backbone: `path` is its module; counts are per example, `out_bytes` in float32.
+
+    `biases` counts numbers in biases; `norms` are the weights of its normalisation layers by their names in the stage.
+    """
 
     name: str
     path: str
     params: int
     flops: int
     out_bytes: int
+    biases: int = 0
+    norms: tuple[str, ...] = ()
 
 
 class Backbone(Protocol):

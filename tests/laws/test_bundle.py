@@ -21,11 +21,13 @@ from tests import places
 
 WAYS: list[tuple[str, dict[str, Any]]] = [
     ("asis", {}),
+    ("bitfit", {"epochs": 2, "last": 1}),
     ("bottleneck", {"epochs": 2, "last": 2, "width": 3}),
     ("full", {"epochs": 2, "norm": "update"}),
     ("gradual", {"by": "lpft", "epochs": 1}),
     ("layerwise", {"epochs": 2}),
     ("lora", {"epochs": 2, "last": 2, "rank": 3}),
+    ("norms", {"epochs": 2}),
     ("partial", {"epochs": 3, "norm": "update"}),
     ("probe", {"epochs": 3}),
     ("scratch", {"by": "random", "epochs": 2}),

@@ -17,11 +17,13 @@ from tests import places
 
 KINDS = {
     "asis": ["asis centroids"],
+    "bitfit": ["bitfit lr 0.001"],
     "bottleneck": ["bottleneck houlsby lr 0.001"],
     "full": ["full lr 0.001"],
     "gradual": ["gradual lpft lr 0.001", "gradual unfreeze lr 0.001"],
     "layerwise": ["layerwise lr 0.001"],
     "lora": ["lora rank 8 lr 0.001"],
+    "norms": ["norms lr 0.001"],
     "partial": ["partial depth 2 lr 0.001"],
     "probe": ["probe lr 0.001"],
     "scratch": ["scratch plain c 10", "scratch random lr 0.002"],

@@ -14,11 +14,13 @@ from regraft.waist import MachineCard
 from tests import places
 
 SHORT: dict[str, dict[str, Any]] = {
+    "bitfit": {"epochs": 1, "batch": 8, "last": 1},
     "bottleneck": {"epochs": 1, "batch": 8, "last": 2},
     "full": {"epochs": 1, "batch": 8},
     "gradual": {"by": "lpft", "epochs": 1, "batch": 8},
     "layerwise": {"epochs": 1, "batch": 8},
     "lora": {"epochs": 1, "batch": 8, "last": 2},
+    "norms": {"epochs": 1, "batch": 8, "last": 1},
     "partial": {"epochs": 2, "batch": 8},
     "probe": {"epochs": 2, "batch": 8},
     "scratch": {"by": "random", "epochs": 1, "batch": 8},

@@ -13,10 +13,11 @@ from regraft.planner.propose import check_knobs, effort, knobs_of, make_knobs, p
 from regraft.waist import BackboneCard, DataCard, Facts, InputSpec, Loss, MachineCard, Plan, Pooled, Stage, Target
 
 STAGES = tuple(
-    Stage(name, name, params, 100, 64) for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
+    Stage(name, name, params, 100, 64, 1, ("norm.weight",))
+    for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
 )
 
-TUNED = ("bottleneck", "full", "gradual", "layerwise", "lora", "partial", "probe", "scratch")
+TUNED = ("bitfit", "bottleneck", "full", "gradual", "layerwise", "lora", "norms", "partial", "probe", "scratch")
 """Strategies that take gradient steps; asis is the one that takes none."""
 MEAN = Pooled("mean", STAGES[:2], 5, 0)
 LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
@@ -64,12 +65,14 @@ def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
     told = [plan.label for plan in plans]
     assert told == [
         "asis centroids",
+        "bitfit lr 0.001",
         "bottleneck houlsby lr 0.001",
         "full lr 0.001",
         "gradual lpft lr 0.001",
         "gradual unfreeze lr 0.001",
         "layerwise lr 0.001",
         "lora rank 8 lr 0.001",
+        "norms lr 0.001",
         "partial depth 2 lr 0.001",
         "probe lr 0.001",
         "scratch plain c 10",

@@ -228,6 +228,15 @@ def _is_norm(module: nn.Module) -> bool:
     return all(p.ndim < 2 for p in module.parameters())
 
 
+def normalises(module: nn.Module) -> bool:
+    """Whether a module is a normalisation layer: it holds vectors alone, and its class says so, whoever wrote it.
+
+    >>> normalises(nn.LayerNorm(2)), normalises(nn.BatchNorm2d(2)), normalises(nn.Linear(2, 2))
+    (True, True, False)
+    """
+    return "norm" in type(module).__name__.lower() and _is_norm(module)
+
+
 @contextlib.contextmanager
 def removed(hooks: Sequence[Any]) -> Iterator[None]:
     """Remove the hooks when the block ends."""

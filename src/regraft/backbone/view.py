@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regraft.backbone.patching import Forward, Stop, constant, patched, watch
 from regraft.backbone.short import Blocks, ends_of, shortened
-from regraft.backbone.stages import Batch, Call, Seams, find_stages, gradients, outline, removed
+from regraft.backbone.stages import Batch, Call, Seams, find_stages, gradients, normalises, outline, removed
 from regraft.backbone.state import State, ghost, laid, leaves, thin
 from regraft.errors import ModelError, unknown
 from regraft.kit import shelf
@@ -260,9 +260,15 @@ class View:
         """Parameters, FLOPs and output bytes of each stage, from one pass with one example."""
         names = _short(self.seams.mains)
         self.stages = tuple(Stage(name, path, 0, 0, 0) for name, path in zip(names, self.paths, strict=True))
-        params, flops, sizes = [0] * len(names), [0] * len(names), [0] * len(names)
-        for _, i, parameter in self.named():
+        params, flops, sizes, biases = ([0] * len(names) for _ in range(4))
+        norms: list[list[str]] = [[] for _ in names]
+        scaling = {id(p) for m in self.module.modules() if normalises(m) for p in m.parameters(recurse=False)}
+        for name, i, parameter in self.named():
             params[i] += parameter.numel()
+            if name.startswith(f"{GLUE}/"):
+                continue
+            biases[i] += parameter.numel() if name.endswith("bias") else 0
+            norms[i] += [name.partition("/")[2]] if id(parameter) in scaling else []
         counter = FlopCounterMode(display=False)
 
         def began(i: int) -> None:
@@ -280,7 +286,8 @@ class View:
         with removed(hooks), gradients(bare, False), torch.no_grad(), counter:
             features = self.call(bare, {k: v[:1] for k, v in example.items()})
         sizes[-1] = _bytes(features)
-        stages = [Stage(*row) for row in zip(names, self.paths, params, flops, sizes, strict=True)]
+        kinds = biases, [tuple(found) for found in norms]
+        stages = [Stage(*row) for row in zip(names, self.paths, params, flops, sizes, *kinds, strict=True)]
         return tuple(stages), features.shape[-1]
 
 

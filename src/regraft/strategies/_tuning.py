@@ -23,6 +23,7 @@ from regraft.waist import (
     Schedule,
     Settings,
     Share,
+    Stage,
 )
 
 Several = Annotated[float, Interval(ge=0, lt=float("inf"))]
@@ -158,6 +159,26 @@ def placed(pooled: Pooled, last: int, knob: str) -> tuple[int, ...]:
             do=f"choose at most {len(blocks)}",
         )
     return tuple(blocks[-last:])
+
+
+def selected(
+    pooled: Pooled, first: int, patterns: Callable[[Stage], tuple[str, ...]], ratio: float
+) -> tuple[int, tuple[tuple[str, float], ...]]:
+    """The frontier and the rates where some weights of each stage from `first` on train: those that `patterns` name.
+
+    Raises: UsageError: there are none.
+    """
+    found = {i: patterns(s) for i, s in enumerate(pooled.stages) if i >= first and i not in pooled.new}
+    lowest = min((i for i, some in found.items() if some), default=None)
+    if lowest is None:
+        raise UsageError(
+            "this backbone has no such weights",
+            saw="nothing to train in " + ", ".join(pooled.stages[i].name for i in found),
+            do="choose another strategy, or more blocks",
+        )
+    frontier, rates = heads(pooled, lowest)
+    names = [f"{pooled.stages[i].name}/{pattern}" for i, some in found.items() for pattern in some]
+    return frontier, (*rates, *((name, ratio) for name in names))
 
 
 def epochs(asked: int, most: int, rows: int, batch: int) -> int:
