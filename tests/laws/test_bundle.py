@@ -25,6 +25,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("bottleneck", {"epochs": 2, "last": 2, "width": 3}),
     ("full", {"epochs": 2, "norm": "update"}),
     ("gradual", {"by": "lpft", "epochs": 1}),
+    ("ia3", {"epochs": 2, "last": 2}),
     ("layerwise", {"epochs": 2}),
     ("lora", {"epochs": 2, "last": 2, "rank": 3}),
     ("norms", {"epochs": 2}),

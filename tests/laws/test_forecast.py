@@ -21,6 +21,7 @@ KINDS = {
     "bottleneck": ["bottleneck houlsby lr 0.001"],
     "full": ["full lr 0.001"],
     "gradual": ["gradual lpft lr 0.001", "gradual unfreeze lr 0.001"],
+    "ia3": ["ia3 lr 0.001"],
     "layerwise": ["layerwise lr 0.001"],
     "lora": ["lora rank 8 lr 0.001"],
     "norms": ["norms lr 0.001"],

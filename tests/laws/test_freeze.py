@@ -26,6 +26,7 @@ WAYS: list[tuple[str, dict[str, object]]] = [
     ("full", {"epochs": 1, "norm": "update"}),
     ("gradual", {"by": "lpft", "epochs": 2}),
     ("gradual", {"by": "unfreeze", "groups": 2, "epochs": 2}),
+    ("ia3", {"epochs": 1, "last": 2}),
     ("layerwise", {"epochs": 1}),
     ("lora", {"epochs": 1, "last": 2}),
     ("lora", {"epochs": 1, "dora": True, "norm": "update"}),

@@ -22,15 +22,23 @@ from tests.conftest import SHARED
 LORA = shelf.find("inserts", "lora")
 PLAIN: Settings = (("alpha", 16.0), ("rs", False), ("dora", False))
 DORA: Settings = (("alpha", 8.0), ("rs", True), ("dora", True))
-MARKS = {"bottleneck": "narrow.", "lora": "lora."}
+MARKS = {"bottleneck": "narrow.", "ia3": "ia3.", "lora": "lora."}
 """What stands in the names of an insert's weights, whatever stage they are in."""
 LORAS = [("bert", "auto", 12), ("gpt2", "auto", 12), ("vit", "all", 32), ("mobilenet_v2", "auto", 64)]
 LORAS += [("timm/resnet18", "auto", 64), ("timm/convnext", "all", 64), ("torchvision/mobilenet_v3", "conv", 64)]
 BOTTLENECKS = [("bert", "houlsby", 12), ("gpt2", "parallel", 12), ("vit", "houlsby", 32), ("swin", "parallel", 64)]
 BOTTLENECKS += [("resnet", "parallel", 64), ("mobilenet_v2", "houlsby", 64), ("timm/resnet18", "houlsby", 64)]
 BOTTLENECKS += [("timm/convnext", "parallel", 64)]
+IA3S = [
+    ("bert", "auto", 12),
+    ("gpt2", "auto", 12),
+    ("vit", "auto", 32),
+    ("resnet", "conv", 64),
+    ("timm/vit", "all", 32),
+]
+IA3S += [("timm/convnext", "all", 64)]
 KINDS: list[tuple[str, Settings, list[tuple[str, str, int]]]]
-KINDS = [("lora", PLAIN, LORAS), ("lora", DORA, LORAS), ("bottleneck", (), BOTTLENECKS)]
+KINDS = [("lora", PLAIN, LORAS), ("lora", DORA, LORAS), ("bottleneck", (), BOTTLENECKS), ("ia3", (), IA3S)]
 WITHIN = [
     pytest.param(
         Insert(kind, (), 4, where, settings),

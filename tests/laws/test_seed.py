@@ -18,6 +18,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "bottleneck": {"epochs": 1, "batch": 8, "last": 2},
     "full": {"epochs": 1, "batch": 8},
     "gradual": {"by": "lpft", "epochs": 1, "batch": 8},
+    "ia3": {"epochs": 1, "batch": 8, "last": 1},
     "layerwise": {"epochs": 1, "batch": 8},
     "lora": {"epochs": 1, "batch": 8, "last": 2},
     "norms": {"epochs": 1, "batch": 8, "last": 1},

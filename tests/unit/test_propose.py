@@ -17,7 +17,7 @@ STAGES = tuple(
     for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
 )
 
-TUNED = ("bitfit", "bottleneck", "full", "gradual", "layerwise", "lora", "norms", "partial", "probe", "scratch")
+TUNED = ("bitfit", "bottleneck", "full", "gradual", "ia3", "layerwise", "lora", "norms", "partial", "probe", "scratch")
 """Strategies that take gradient steps; asis is the one that takes none."""
 MEAN = Pooled("mean", STAGES[:2], 5, 0)
 LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
@@ -70,6 +70,7 @@ def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
         "full lr 0.001",
         "gradual lpft lr 0.001",
         "gradual unfreeze lr 0.001",
+        "ia3 lr 0.001",
         "layerwise lr 0.001",
         "lora rank 8 lr 0.001",
         "norms lr 0.001",
