@@ -28,6 +28,7 @@ FLOORS = {
     "serve": 7,
     "scale": 7,
     "flow": 7,
+    "many": 7,
     "api": 8,
     "cli": 8,
     "__init__": 8,
@@ -35,7 +36,7 @@ FLOORS = {
 }
 """A file at the top of the package or a folder, and its floor: imports go down, or stay in one's own folder."""
 
-TOP_FILES = ("waist", "errors", "flow", "api", "__init__", "__main__")
+TOP_FILES = ("waist", "errors", "flow", "many", "api", "__init__", "__main__")
 
 SHELVES = (
     *("modalities", "providers", "tasks", "flags", "metrics", "inserts", "regularisers", "strategies", "checks"),
@@ -82,6 +83,7 @@ LATE_TORCH = (
     "strategies",
     "engine/blocks.py",
     "flow.py",
+    "many.py",
     "deliver/inputs.py",
     "deliver/runs.py",
     "deliver/doctor.py",

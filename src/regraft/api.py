@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft import flow
+from regraft import flow, many
 from regraft.flow import Run as Run
 from regraft.flow import finish, read_run, steps
 from regraft.kit import store
+from regraft.many import Tasks as Tasks
 from regraft.planner.request import parse_budget, parse_share
 from regraft.waist import Options, Reading
 
@@ -113,6 +114,50 @@ def adapt(
         advice=advice,
     )
     return finish(steps(options, Path(out), fresh=fresh, data=data, model=model))
+
+
+def adapt_many(
+    data: Mapping[str, Any] | Sequence[str | Path],
+    *,
+    model: Any,
+    target: str = "",
+    text: str | Sequence[str] = (),
+    max_rows: int = 0,
+    strategies: Sequence[str] = (),
+    knobs: dict[str, Any] | None = None,
+    metric: str = "",
+    budget: str = "",
+    out: str | Path = "runs",
+    seed: int = 0,
+    cache: bool = True,
+    fresh: bool = False,
+) -> Tasks:
+    """Adapt one model to several data, a task each: one backbone, stored once, from one cache.
+
+    Args:
+        data: Task → data as `adapt` takes it, or paths.
+        strategies: As `adapt` has them; those that leave the backbone as it is for all tasks, if none are named.
+        budget: What each task may spend.
+    Returns: The runs by task; `predict` answers all of them with one pass of the backbone.
+    Raises: as `adapt`.
+    """
+    named = data if isinstance(data, Mapping) else many.names([str(path) for path in data])
+    options = Options(
+        data="",
+        model=_told(model),
+        reading=Reading(
+            target=target,
+            text=(text,) if isinstance(text, str) and text else tuple(text),
+            max_rows=max_rows,
+        ),
+        strategies=tuple(strategies),
+        knobs=tuple(sorted((name, str(value)) for name, value in (knobs or {}).items())),
+        metric=metric,
+        budget=parse_budget(budget),
+        cache=cache,
+        seed=seed,
+    )
+    return finish(many.steps(options, named, Path(out), fresh=fresh, model=model))
 
 
 def advise(

@@ -18,7 +18,7 @@ from regraft.deliver.inputs import is_there, safe
 from regraft.errors import ModelError, UsageError
 from regraft.kit import durable, hardware, places, shelf, store
 from regraft.planner.propose import propose
-from regraft.planner.request import balance_of, find_provider, prepare, resolved, strategies_of, zoo_of
+from regraft.planner.request import Source, balance_of, find_provider, prepare, resolved, strategies_of, zoo_of
 from regraft.waist import (
     Account,
     BackboneCard,
@@ -115,15 +115,16 @@ def steps(
     begun, options = begun or time.monotonic(), resolved(options)
     data = _itself(options.data, data, "data")
     query = _itself(options.model, model, "model")
-    provider = find_provider(query)
-    named = isinstance(query, str) and not is_there(Path.exists, query)
-    mark = provider.fingerprint(query) if named else ""  # a name that is not in the caches fails before data is read
+    source = query if isinstance(query, Source) else Source(query)
+    find_provider(source.query)
+    if isinstance(source.query, str) and not is_there(Path.exists, source.query):
+        _ = source.mark  # a name that is not in the caches fails before data is read
     rows = open_data(data, options.seed, options.reading)
     card = card_of(rows)
     yield Said(sentence(card))
     for note in (*card.notes, *_found(rows.flags)):
         yield Said(note)
-    mark = mark or provider.fingerprint(query)
+    mark = source.mark
     reading = replace(options.reading, val="", test="")  # the data's fingerprint covers them, wherever they lie
     request = replace(options, data=rows.fingerprint, model=mark, reading=reading)
     stem = f"{store.slug(rows.name)}-{store.slug(Path(options.model).name)}"
@@ -141,7 +142,7 @@ def steps(
             yield Said(f"this was run before: reading {path}")
             return read_run(path)
         yield Said(f"{harm}: it is made anew")
-    prepared = prepare(options, rows, query)  # what the model refuses leaves no folder behind
+    prepared = prepare(options, rows, source)  # what the model refuses leaves no folder behind
     known = (path / "options.json").is_file()
     with durable.lock(path / ".lock", f"the run {path}"):
         durable.sweep(path)

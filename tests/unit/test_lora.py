@@ -242,3 +242,25 @@ def test_every_rate_is_a_plan_of_one_family(tmp_path: Path) -> None:
     facts = Facts(card(course.data), survey.backbone(course.view, "mark"), course.machine)
     found = propose(facts, ["lora"], [], raced=True)
     assert [plan.optimizer.lr for plan in found] == [1e-3, 3e-4, 3e-3] and len(families(found, 0)) == 1
+
+
+@pytest.mark.parametrize("settings", [PLAIN, SCALED], ids=["plain", "rs"])
+@pytest.mark.parametrize(("name", "where"), [("bert", "auto"), ("gpt2", "auto"), ("resnet", "conv")])
+def test_files_alone_make_the_bits_of_merged_weights(name: str, where: str, settings: Settings, tmp_path: Path) -> None:
+    view, insert, head = grafted(name, where, settings)
+    folder = written(tmp_path / "adapter", view, insert, head)
+    paths = [path for path, m in view.module.named_modules() if "lora" in dict(m.named_children())]
+    before = {f"{path}.weight": dict(view.module.named_parameters())[f"{path}.weight"].clone() for path in paths}
+    LORA.merge(view)
+    after = dict(view.module.named_parameters())
+    for path, weight in before.items():
+        made = LORA.remake(folder, path, weight.detach())
+        assert made is not None and torch.equal(made, after[path]) and not torch.equal(weight, after[path])
+    assert LORA.remake(folder, "nothing.weight", torch.ones(2, 2)) is None
+
+
+def test_norms_are_not_made_again_from_files(tmp_path: Path) -> None:
+    view, insert, head = grafted("bert", "auto", DORA)
+    folder = written(tmp_path / "adapter", view, insert, head)
+    path = next(path for path, m in view.module.named_modules() if "lora" in dict(m.named_children()))
+    assert LORA.remake(folder, f"{path}.weight", torch.ones(32, 32)) is None

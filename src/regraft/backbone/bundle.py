@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regraft.backbone import shared
 from regraft.errors import ModelError
 from regraft.kit import durable, shelf
 from regraft.kit.store import record
@@ -33,9 +34,9 @@ def write(folder: Path, bundle: Bundle) -> None:
 
 
 def read(folder: Path) -> Bundle:
-    """The record of a bundle whose files are all as they were written.
+    """The record of a bundle whose files are all as they were written; of one that shares a base, those it has itself.
 
-    Raises: ModelError: it is unreadable, of a later schema, or a file in it was changed.
+    Raises: ModelError: it is unreadable, of a later schema, a file in it was changed, or its base is not there.
     """
     try:
         told = json.loads((folder / NAME).read_bytes())
@@ -54,6 +55,9 @@ def read(folder: Path) -> Bundle:
             do="upgrade regraft",
         )
     wrong = f"{NAME} has changed bytes" if known and known != fingerprint(told) else ""
+    if shared.is_shared(folder):
+        shared.read(folder)
+        return bundle
     if wrong := wrong or durable.changed(folder, bundle.files):
         raise ModelError(
             "this bundle is not what was packed",

@@ -18,8 +18,10 @@ from regraft.waist import Budget
 
 if TYPE_CHECKING:
     from regraft.flow import Run
+    from regraft.waist import Options
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+More = Annotated[list[str] | None, typer.Argument(help="More data: a task each, on one backbone that is kept once.")]
 EXAMPLE = "regraft adapt photos/ --model path/to/model, or see regraft demo"
 
 
@@ -27,6 +29,7 @@ def adapt(
     data: Annotated[
         str, typer.Argument(help="Class folders of pictures or texts, a table, or a folder of tables by split.")
     ] = "",
+    more: More = None,
     model: Annotated[
         str,
         typer.Option("--model", help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle."),
@@ -95,6 +98,8 @@ def adapt(
 
     regraft adapt reviews.csv --model minilm --target label --text review --budget 5m
 
+    regraft adapt reviews.csv questions.csv --model minilm --target label
+
     A strategy's own options: regraft adapt --strategy NAME --help
     """
     from regraft import flow
@@ -136,21 +141,19 @@ def adapt(
         advice=advice,
     )
     if resume is not None:
-        if options != Options("", "") or fresh:
+        if options != Options("", "") or fresh or more:
             raise alone(resume)
         options = store.Folder(store.existing(resume)).load("options", Options)
     else:
-        _complete(data, model)
-        if not dry_run:
-            check_place(out)
+        _complete(data, model, None if dry_run else out)
     screen = Screen(quiet=as_json)
     if dry_run:
-        plans = screen.watch(flow.forecast(options), kept=False)
-        if as_json:
-            put_object("adapt", {"plans": plans})
-        else:
-            head = ["plan", "frozen stages", "trained", "cache", "GFLOP at most"]
-            screen.table(head, [_forecast(plan) for plan in plans])
+        _foretell(screen, options, bool(more), as_json)
+        return
+    if more:
+        from regraft.cli.many import adapt_many
+
+        adapt_many(screen, options, [data, *more], out, fresh, as_json)
         return
     work = flow.steps(options, out, fresh=fresh, resume=resume, begun=hardware.begun())
     try:
@@ -188,13 +191,30 @@ def demo(
     screen.say("demo: the backbone was trained on invented pen strokes and has seen no digit")
     model = str(embedded.folder())
     fair = {"scratch.epochs": "60"}  # random weights need longer than the default to show what they can do
-    adapt(str(folder), model, budget="12trials", out=out, seed=seed, fresh=fresh, as_json=as_json, knobs=fair)
+    adapt(str(folder), model=model, budget="12trials", out=out, seed=seed, fresh=fresh, as_json=as_json, knobs=fair)
 
 
-def _complete(data: str, model: str) -> None:
-    """Refuse a request without data or model.
+def _foretell(screen: Screen, options: Options, several: bool, as_json: bool) -> None:
+    """Show the plans of a request and what they would take.
 
-    Raises: UsageError: one is missing; a file with settings that lies here is shown.
+    Raises: UsageError: it is for several data.
+    """
+    from regraft import flow
+
+    if several:
+        raise UsageError("plans are shown for one task at a time", "several DATA", "one", "leave out the others")
+    plans = screen.watch(flow.forecast(options), kept=False)
+    if as_json:
+        put_object("adapt", {"plans": plans})
+    else:
+        head = ["plan", "frozen stages", "trained", "cache", "GFLOP at most"]
+        screen.table(head, [_forecast(plan) for plan in plans])
+
+
+def _complete(data: str, model: str, out: Path | None) -> None:
+    """Refuse a request without data or model, and a folder for runs that cannot be written.
+
+    Raises: UsageError: one is missing; a file with settings that lies here is shown. As `check_place`.
     """
     if not data or not model:
         raise UsageError(
@@ -203,6 +223,8 @@ def _complete(data: str, model: str) -> None:
             allowed="both",
             do=f"regraft adapt --config {USUAL}" if Path(USUAL).is_file() else EXAMPLE,
         )
+    if out is not None:
+        check_place(out)
 
 
 def check_place(out: Path) -> None:

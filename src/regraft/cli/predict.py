@@ -17,16 +17,17 @@ LEFT_OUT_SHOWN = 20
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run, or a bundle.")],
+    run: Annotated[Path, typer.Argument(help="A run, a bundle, or a family of tasks on one backbone.")],
     inputs: Annotated[
         list[str] | None, typer.Argument(help="Files, folders, tables; - reads a text or a path a line.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text; for a model of pairs give two.")] = None,
+    task: Annotated[str, typer.Option("--task", help="Of a family the task to answer; all if left out.")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="Write predictions here: .csv or .jsonl.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Predict with a run or a bundle.
+    """Predict with a run or a bundle, or with all tasks of a family in one pass of their backbone.
 
     regraft predict runs/RUN photo.jpg more_photos/
 
@@ -38,13 +39,14 @@ def predict(
     """
     from regraft.data.inspect import place
     from regraft.deliver import inputs as reading
+    from regraft.deliver.family import is_family, open_family
     from regraft.deliver.model import open_model
     from regraft.waist import Bad, plain
 
     check_out(out)
     if not inputs and not text:
         raise UsageError("there is nothing to predict", allowed="files, folders, --text, or - for standard input")
-    model = open_model(run)
+    model = open_family(run, task) if task or is_family(run) else open_model(run)
     cells: list[Any] = []
     for each in inputs or []:
         cells += reading.lines(sys.stdin, model) if each == "-" else [Path(each)]

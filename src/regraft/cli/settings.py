@@ -18,7 +18,7 @@ from regraft.waist import Budget, Options, Reading, plain
 
 PREFIX = "REGRAFT_"
 KNOB = "__"
-ONCE = ("resume", "fresh", "dry_run", "as_json", "verbose")
+ONCE = ("more", "resume", "fresh", "dry_run", "as_json", "verbose")
 """Options that belong to one command: neither a file nor the environment sets them."""
 PLACES = ("data", "val", "test", "out", "zoo", "cache_folder")
 """Options that are paths; in a file they are relative to the file. `model` is one too where the path exists."""

@@ -14,6 +14,7 @@ from regraft.errors import DataError, UsageError
 from regraft.waist import Bad
 
 if TYPE_CHECKING:
+    from regraft.deliver.family import Together
     from regraft.deliver.model import Model
 
 
@@ -104,7 +105,7 @@ def _fits(cell: Any, modality: ModuleType, columns: Sequence[str]) -> None:
         )
 
 
-def lines(file: Iterable[str], model: Model) -> list[Any]:
+def lines(file: Iterable[str], model: Model | Together) -> list[Any]:
     """Cells from lines: texts, pairs with a tab between them, or paths; empty lines are left out.
 
     Raises: UsageError: a line of a pair has no tab.
@@ -115,7 +116,7 @@ def lines(file: Iterable[str], model: Model) -> list[Any]:
     return texts([side for line in found if line.strip() for side in _sides(line, len(model.columns))], model)
 
 
-def texts(found: Sequence[str], model: Model) -> list[Any]:
+def texts(found: Sequence[str], model: Model | Together) -> list[Any]:
     """Texts as cells: one by one, or by twos for a model of pairs.
 
     Raises: UsageError: the model reads no texts, or one text of a pair lacks.

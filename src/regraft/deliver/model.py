@@ -81,8 +81,16 @@ class Model:
         """
         item = shelf.find("modalities", self.told.modality)
         rows = [Row(name, cell, None, "", name) for name, cell in expand(cells, item, self.columns, left_out, notes)]
-        answers = self._task.answers(self.outputs(rows), dict(self.told.calibration))
-        return [{"id": row.id, **answer} for row, answer in zip(rows, answers, strict=True)]
+        return [{"id": row.id, **answer} for row, answer in zip(rows, self.answers(self.outputs(rows)), strict=True)]
+
+    @property
+    def graft(self) -> Graft:
+        """The network with its head."""
+        return self._graft
+
+    def answers(self, made: Tensor) -> list[dict[str, Any]]:
+        """What the task makes of outputs, one for each row."""
+        return self._task.answers(made, dict(self.told.calibration))
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """The model's outputs for rows, [N, …], in its task's form."""

@@ -52,6 +52,12 @@ class Adapter(nn.Module):
         scaled: Tensor = made * (share if self.turned else share.view(-1, *(1 for _ in made.shape[1:])))
         return scaled
 
+    def merged(self, weight: Tensor) -> Tensor:
+        """The weight with these matrices in it, for good: the same bits on every machine where there are no norms."""
+        if self.magnitude is not None:
+            return self.inside(weight)
+        return summed(weight, self.A, self.B, self.scale, self.turned)
+
     def beside(self, x: Tensor) -> Tensor:
         """What they add to the output of a linear layer for x [..., in]."""
         return nn.functional.linear(nn.functional.linear(x, self.A) * self.scale, self.B)
@@ -79,6 +85,16 @@ class _Inside(nn.Module):
     @property
     def weight(self) -> Tensor:
         return self.lora.inside(own(self))
+
+
+def summed(weight: Tensor, A: Tensor, B: Tensor, scale: float, turned: bool) -> Tensor:
+    """W + scale · B A, added up rank by rank with single sums and products: no machine rounds these in another way."""
+    a, b = A.flatten(1), B.flatten(1)
+    delta = torch.zeros(len(b), a.shape[1], dtype=a.dtype)
+    for i in range(len(a)):
+        delta += b[:, i : i + 1] * a[i]
+    delta *= scale
+    return weight + (delta.T if turned else delta).reshape(weight.shape)
 
 
 def own(layer: nn.Module) -> nn.Parameter:

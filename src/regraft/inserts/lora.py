@@ -29,6 +29,7 @@ from regraft.inserts._lowrank import (
     own,
     release,
     suited,
+    summed,
 )
 from regraft.waist import Insert
 
@@ -80,8 +81,24 @@ def merge(view: View) -> None:
     """Write the matrices into the weights of their layers, and take them out."""
     for layer in adapted(view.module).values():
         with torch.no_grad():
-            own(layer).copy_(adapter(layer).inside(own(layer)))
+            own(layer).copy_(adapter(layer).merged(own(layer)))
         release(layer)
+
+
+def remake(folder: Path, name: str, weight: Tensor) -> Tensor | None:
+    """The weight of that name in a network's files with an adapter's matrices merged, by the same bits as `merge`.
+
+    None where the adapter has none for it, or keeps norms (DoRA): their last bits depend on the machine.
+    """
+    config, tensors = _read(folder)
+    paths = {key.removeprefix(ROOT).partition(".lora_")[0] for key in tensors if ".lora_A" in key}
+    path = next((p for p in sorted(paths) if f".{name}".endswith(f".{p}.weight")), None)
+    if path is None or any(key.startswith(f"{ROOT}{path}.lora_magnitude") for key in tensors):
+        return None
+    A, B = (tensors[f"{ROOT}{path}.lora_{kind}.weight"] for kind in "AB")
+    rank = A.shape[0]
+    scale = _alpha(config, path) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return summed(weight, A, B, scale, bool(config.get("fan_in_fan_out")))
 
 
 def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,48 @@ if TYPE_CHECKING:
 
 USUAL = Budget(seconds=600.0)
 """What a race may take where nobody says: ten minutes."""
+
+
+@dataclass
+class Source:
+    """A model that one run or several have: what it is called or is itself; marked once and opened once."""
+
+    query: Any
+    _mark: str = ""
+    _views: dict[tuple[str, str], View] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> str:
+        """The fingerprint of its files.
+
+        Raises: as the provider.
+        """
+        self._mark = self._mark or find_provider(self.query).fingerprint(self.query)
+        return self._mark
+
+    def view(self, modality: str, arch: str = "") -> View:
+        """The network, as its provider opens it; those who ask again share its weights.
+
+        Raises: as the provider.
+        """
+        if (modality, arch) not in self._views:
+            self._views[modality, arch] = find_provider(self.query).load(self.query, modality, arch)
+        view = self._views[modality, arch]
+        return view.prepared(view.inputs)
+
+
+def sharing(options: Options) -> Options:
+    """The request for one of several tasks on one backbone: strategies that share it (`SHARED`), if none are named.
+
+    >>> sharing(Options("photos", "minilm")).strategies
+    ('lora', 'probe')
+    """
+    if options.strategies:
+        return options
+    items = {name: vars(shelf.find("strategies", name)).get("SHARED") for name in shelf.names("strategies")}
+    shared = {name: knobs for name, knobs in items.items() if knobs is not None}
+    usual = {f"{name}.{knob}": value for name, knobs in shared.items() for knob, value in knobs}
+    return replace(options, strategies=tuple(shared), knobs=tuple(sorted((usual | dict(options.knobs)).items())))
 
 
 def resolved(options: Options) -> Options:
@@ -104,7 +146,7 @@ def prepare(options: Options, data: Data, query: Any) -> tuple[View, Encoder, Ta
 
     Raises: as the provider; UsageError: an option that the modality does not know.
     """
-    view = find_provider(query).load(query, data.modality, options.arch)
+    view = (query if isinstance(query, Source) else Source(query)).view(data.modality, options.arch)
     if not any(stage.params for stage in view.stages):
         raise ModelError(
             "there is no network in this bundle to adapt",

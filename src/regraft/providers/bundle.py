@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft.backbone import bundle
+from regraft.backbone import bundle, shared
 from regraft.backbone.names import named
 from regraft.kit import durable, shelf
 
@@ -24,11 +24,16 @@ def folder(query: str | Path) -> Path:
     return path / "bundle" if bundle.is_bundle(path / "bundle") else path
 
 
+def whole(path: Path) -> Path:
+    """The bundle with all of its files: itself, or where it shares a base a copy that was put together."""
+    return shared.whole(path) if shared.is_shared(path) else path
+
+
 def fingerprint(query: Any) -> str:
     """As the provider that opens the native files says, and what lies beside them and is put in."""
     path = folder(query)
     told = bundle.read(path)
-    found: str = shelf.find("providers", told.provider).fingerprint(str(path))
+    found: str = shelf.find("providers", told.provider).fingerprint(str(whole(path)))
     beside = [f"{name} {digest}" for name, digest in told.files if name.startswith(bundle.ADAPTER) and told.inserts]
     return durable.digest("\n".join([found, *beside]).encode()) if beside else found
 
@@ -40,7 +45,7 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
     """
     from torch import nn
 
-    path = folder(query)
+    path = whole(folder(query))
     told = bundle.read(path)
     view: View = shelf.find("providers", told.provider).load(str(path), modality or told.modality, arch)
     bundle.wear(view, path, told.inserts)

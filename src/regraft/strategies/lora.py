@@ -11,6 +11,8 @@ from regraft.waist import Count, Facts, Insert, Norm, Passes, Plan, Rate
 
 NAMED = True
 """It runs where it is asked for by name, not in a race of all strategies."""
+SHARED = (("last", "1"),)
+"""It leaves the backbone to other tasks; the knobs that it has then."""
 RATES = (1e-3, 3e-4, 3e-3)
 PATTERN = "*lora.*"
 """The names of all matrices, whatever the stage."""

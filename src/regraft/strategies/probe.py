@@ -10,6 +10,8 @@ from regraft.errors import UsageError
 from regraft.strategies._tuning import DRAWN, Tuning, epochs
 from regraft.waist import Facts, Optimizer, Phase, Plan, Pooled, Schedule, Settings, Share
 
+SHARED: tuple[tuple[str, str], ...] = ()
+"""It leaves the backbone to other tasks; the knobs that it has then."""
 RATES = (1e-3, 1e-2)
 PASSES = 30
 GRID = tuple(round(1e-3 * 10 ** (i / 4), 6) for i in range(13)), (0.0, 0.9), (0.0, 1e-4)
