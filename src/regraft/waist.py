@@ -393,9 +393,10 @@ class Optimizer:
     `weight_decay` is the L2 penalty on the mean loss of a row. "path" is so too, and finds family and penalty of the
     head itself, by cross-validation on the training rows. So does "grid" with the settings of SGD: every combination of
     the rates, momenta and weight decays in `grid` is run over the phase's epochs, with its schedule, in one step.
+    "means" takes no step: it chooses among kinds of class means.
     """
 
-    name: Literal["adamw", "sgd", "lbfgs", "path", "grid"] = "adamw"
+    name: Literal["adamw", "sgd", "lbfgs", "path", "grid", "means"] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
@@ -405,12 +406,12 @@ class Optimizer:
     @property
     def whole(self) -> bool:
         """Whether the head is fitted to features of all rows that are at hand: one step is the fit."""
-        return self.name in ("lbfgs", "path", "grid")
+        return self.name == "lbfgs" or self.chosen
 
     @property
     def chosen(self) -> bool:
         """Whether cross-validation on the training rows chooses the head."""
-        return self.name in ("path", "grid")
+        return self.name in ("path", "grid", "means")
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +420,9 @@ class Loss:
 
     `balance` b weighs rows by how rare their labels are: by the frequency to the power -b, so that at 1 every class
     counts equally, and at 0 every row. `focal` is the gamma of the focal loss, `adjust` the tau of logit adjustment,
-    `robust` the q of generalised cross-entropy; at 0 each of them leaves cross-entropy as it is.
+    `robust` the q of generalised cross-entropy; at 0 each of them leaves cross-entropy as it is. With a `contrast`
+    above 0, features of rows are pulled together by class at this temperature in place of the task's loss, and after
+    each epoch class means of them are the head.
     """
 
     smoothing: float = 0.0
@@ -427,6 +430,7 @@ class Loss:
     focal: float = 0.0
     adjust: float = 0.0
     robust: float = 0.0
+    contrast: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

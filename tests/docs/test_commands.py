@@ -13,6 +13,7 @@ STAGES: dict[str, stages.Stage] = {
     "docs/close.md": stages.small,
     "docs/commands.md": stages.zoo,
     "docs/config.md": stages.digits,
+    "docs/few.md": stages.digits,
     "docs/files.md": stages.digits,
     "docs/adapters.md": stages.small,
     "docs/imbalance.md": stages.small,

@@ -23,6 +23,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("asis", {}),
     ("bitfit", {"epochs": 2, "last": 1}),
     ("bottleneck", {"epochs": 2, "last": 2, "width": 3}),
+    ("contrast", {"epochs": 1}),
     ("full", {"epochs": 2, "norm": "update"}),
     ("gradual", {"by": "lpft", "epochs": 1}),
     ("ia3", {"epochs": 2, "last": 2}),
@@ -31,6 +32,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("norms", {"epochs": 2}),
     ("partial", {"epochs": 3, "norm": "update"}),
     ("probe", {"epochs": 3}),
+    ("prototype", {}),
     ("scratch", {"by": "random", "epochs": 2}),
     ("scratch", {"by": "features"}),
 ]

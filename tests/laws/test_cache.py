@@ -58,6 +58,7 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("pairs", "classifier", "probe", {"pooling": "native"}),
     ("pairs", "encoder", "partial", {"pooling": "mean", "depth": 1}),
     ("pairs", "classifier", "partial", {"pooling": "native", "depth": 1}),
+    ("class", "encoder", "contrast", {"pooling": "mean"}),
     ("class", "encoder", "lora", {"pooling": "mean", "last": 1}),
     ("class", "classifier", "lora", {"pooling": "native", "last": 2, "rs": True}),
     ("class", "encoder", "bottleneck", {"pooling": "mean", "last": 2}),

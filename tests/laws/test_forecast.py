@@ -19,6 +19,7 @@ KINDS = {
     "asis": ["asis centroids"],
     "bitfit": ["bitfit lr 0.001"],
     "bottleneck": ["bottleneck houlsby lr 0.001"],
+    "contrast": ["contrast depth 2 lr 0.0003"],
     "full": ["full lr 0.001"],
     "gradual": ["gradual lpft lr 0.001", "gradual unfreeze lr 0.001"],
     "ia3": ["ia3 lr 0.001"],
@@ -27,6 +28,7 @@ KINDS = {
     "norms": ["norms lr 0.001"],
     "partial": ["partial depth 2 lr 0.001"],
     "probe": ["probe lr 0.001"],
+    "prototype": ["prototype"],
     "scratch": ["scratch plain c 10", "scratch random lr 0.002"],
 }
 """What each strategy on the shelf runs on pictures without a budget: one rate of each kind."""
@@ -34,7 +36,7 @@ KINDS = {
 
 def epochs(strategy: str) -> tuple[tuple[str, str], ...]:
     """One epoch, for a strategy that has any."""
-    return () if strategy == "asis" else ((f"{strategy}.epochs", "1"),)
+    return () if strategy in ("asis", "prototype") else ((f"{strategy}.epochs", "1"),)
 
 
 def kept(course: Course, told: list[dict[str, Any]]) -> None:

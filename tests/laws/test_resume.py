@@ -15,11 +15,13 @@ PLANS = [
     ("partial", {"depth": 2, "epochs": 3, "batch": 9, "norm": "update", "smoothing": 0.1}),
     ("full", {"epochs": 2, "batch": 9, "norm": "update"}),
     ("layerwise", {"epochs": 2, "batch": 9, "optimizer": "sgd"}),
+    ("contrast", {"epochs": 1, "batch": 14}),
     ("lora", {"last": 2, "rank": 3, "epochs": 2, "batch": 9, "dora": True}),
     ("gradual", {"by": "lpft", "epochs": 2, "batch": 14}),
     ("gradual", {"by": "lpft", "epochs": 2, "batch": 14, "l2sp": 0.1, "ema": 0.8}),
     ("partial", {"depth": 2, "epochs": 2, "batch": 9, "delta": 0.1, "bss": 0.1, "ema": 0.8, "stochnorm": True}),
     ("scratch", {"by": "random", "epochs": 2, "batch": 9}),
+    ("prototype", {}),
     ("scratch", {"by": "plain"}),
 ]
 HEAD_EPOCHS = 3

@@ -16,6 +16,7 @@ from tests import places
 SHORT: dict[str, dict[str, Any]] = {
     "bitfit": {"epochs": 1, "batch": 8, "last": 1},
     "bottleneck": {"epochs": 1, "batch": 8, "last": 2},
+    "contrast": {"epochs": 1, "batch": 14},
     "full": {"epochs": 1, "batch": 8},
     "gradual": {"by": "lpft", "epochs": 1, "batch": 8},
     "ia3": {"epochs": 1, "batch": 8, "last": 1},
@@ -26,7 +27,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "probe": {"epochs": 2, "batch": 8},
     "scratch": {"by": "random", "epochs": 1, "batch": 8},
 }
-STILL: list[tuple[str, dict[str, Any]]] = [("asis", {}), ("scratch", {"by": "plain"})]
+STILL: list[tuple[str, dict[str, Any]]] = [("asis", {}), ("prototype", {}), ("scratch", {"by": "plain"})]
 """Plans in which nothing is drawn at random."""
 
 

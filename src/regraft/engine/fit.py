@@ -15,13 +15,13 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from regraft.engine import freeze, penalties, rates
+from regraft.engine import contrast, engines, freeze, penalties, prototypes, rates
 from regraft.engine.cache import Table
 from regraft.engine.close import Average, Near, put
 from regraft.engine.folds import rows_of
 from regraft.engine.grid import Setting
 from regraft.engine.losses import refuse
-from regraft.engine.predict import Graft, everything, outputs
+from regraft.engine.predict import Graft, everything, gathered, outputs
 from regraft.engine.sampling import drawn
 from regraft.engine.snapshot import Keeper, Progress, optimizer_state, restore_optimizer
 from regraft.engine.solve import solve
@@ -32,6 +32,8 @@ from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Tas
 Tables = Callable[[int], tuple[Table, Table]]
 MEAN = "mean/"
 AS_WEIGHTS = "all rows are fitted at once: rare classes weigh more, in place of being drawn more often"
+CHOICES = {"path": penalties.choose, "means": prototypes.choose}
+"""Rules by which cross-validation chooses a head among others than those of a grid."""
 ANSWERS = "outputs/val"
 """Where a snapshot has the outputs for validation of the best weights, if its phase made them."""
 
@@ -191,22 +193,24 @@ class _Phase:
     def _choose(self, features: Tensor) -> tuple[float, str]:
         """Fit the head that cross-validation chooses; rows of equal content or group stay together."""
         head, rule, loss = self.graft.head, self.plan.optimizer, self.asked
-        groups = [row.group or row.key for row in self.train.rows]
-        given = head, features, self.targets, self.task, loss, groups, seed_of(self.seed, "folds")
-        if rule.name == "path":
-            path = penalties.choose(*given)
-            return path.loss, path.told
+        names = [row.group or row.key for row in self.train.rows]
+        given = head, features, self.targets, self.task, loss, names, seed_of(self.seed, "folds")
+        if (choose := prototypes.choose if loss.contrast else CHOICES.get(rule.name)) is not None:
+            found = choose(*given)
+            return found.loss, found.told
         settings = [Setting(*one) for one in itertools.product(*rule.grid)]
         order = [batch for epoch in range(self.phase.epochs) for batch in self._order(epoch)]
         factors = [self._rate(step) for step in range(len(order))]
-        found = rates.choose(head, rows_of(*given), self.task, loss, settings, order, factors)
-        return found.loss, found.told
+        grid = rates.choose(head, rows_of(*given), self.task, loss, settings, order, factors)
+        return grid.loss, grid.told
 
     def _order(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch."""
         return self._batches(seed_of(self.seed, "order", self.number, epoch))
 
     def _batches(self, seed: int) -> list[list[int]]:
+        if self.plan.loss.contrast:
+            return contrast.batches(self.targets[: self.rows], self.plan.batch, seed)
         if not self.drawn:
             return batches(self.shapes, self.plan.batch, seed)
         rows = drawn(self.targets[: self.rows].tolist(), self.shapes, self.plan.sampling, seed)
@@ -245,7 +249,7 @@ class _Phase:
         with memory_watched(in_step=True), torch.random.fork_rng(devices=[]):
             # not torch.manual_seed: where CUDA is built in it keeps a stack trace of each call, at 2 ms a step
             torch.default_generator.manual_seed(seed_of(self.seed, "step", self.number, progress.epoch, i))
-            following = order[i + 1] if i + 1 < steps and self.graft.pieces == 1 else []
+            following = order[i + 1] if i + 1 < steps and self.graft.pieces == 1 and not self.plan.loss.contrast else []
             losses = torch.cat([self._descend(some, following) for some in cut(index, self.graft.pieces)])
             penalty = self.near.of_weights((name, p) for name, (p, _) in self.chosen.items())
             if penalty is not None:
@@ -269,6 +273,12 @@ class _Phase:
 
         The batch that follows is read and prepared meanwhile.
         """
+        if self.plan.loss.contrast:
+            with engines.autocast(self.graft.training):
+                features = gathered(self.graft, self.train, index).float()
+            losses = contrast.contrast(features, self.targets[index], self.plan.loss.contrast)
+            (losses.sum() * (self.steps / self.rows)).backward()
+            return losses.detach()
         batch = self.train.batch(index)
         if following:
             self.train.prepare(following)
@@ -289,6 +299,11 @@ class _Phase:
             return self._judge(progress)
 
     def _judge(self, progress: Progress) -> Scored:
+        if self.plan.loss.contrast:
+            with torch.no_grad():
+                _, told = self._choose(everything(self.graft, self.train))
+            if progress.epoch + 1 == (self.phase.stop or self.phase.epochs):
+                progress.notes.append(told)
         made = outputs(self.graft, self.val)
         losses = self.task.loss(made, self.val_targets, self.loss)
         loss = float(losses.mean())

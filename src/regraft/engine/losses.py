@@ -14,12 +14,15 @@ def refuse(plan: Plan, task: Task) -> None:
     Raises: UsageError: they do not.
     """
     asked = {f.name: getattr(plan.loss, f.name) for f in fields(plan.loss)} | {"sampling": plan.sampling}
-    asked = {name: value for name, value in asked.items() if value}
+    asked = {name: value for name, value in asked.items() if value and name != "contrast"}
     what, takes, do = f"the task {task.name} does not take this option of the loss", task.takes, "leave it out"
     if asked.keys() <= {*takes} and plan.optimizer.chosen:
         what = "a head that cross-validation chooses is fitted by cross-entropy"
         takes = tuple(name for name in takes if name in ("smoothing", "balance", "sampling"))
         do = "train the head in steps: --probe.by steps"
+    if asked.keys() <= {*takes} and plan.loss.contrast:
+        what = "features are compared by class, and class means are the head"
+        takes = tuple(name for name in takes if name in ("smoothing", "balance"))
     if asked.keys() <= {*takes} and "focal" in asked and "robust" in asked:
         what, do = "the focal loss and the robust one contradict each other", "choose one of them"
         takes = tuple(name for name in takes if name != "focal")

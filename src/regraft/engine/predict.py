@@ -103,9 +103,14 @@ def outputs(graft: Graft, table: Table) -> Tensor:
 
 def everything(graft: Graft, table: Table) -> Tensor:
     """The features of all rows of a table at once, [N, dim]; sparse where the view makes them so."""
-    found = list(groups(table.shapes).values())
     with torch.no_grad(), freeze.mode(graft.view, graft.head, None):
-        pieces = [graft.features(table.batch(members), table.trunk.k) for members in found]
+        return gathered(graft, table, range(len(table.rows)))
+
+
+def gathered(graft: Graft, table: Table, index: Sequence[int]) -> Tensor:
+    """The features of some rows of a table, [n, dim], whatever their shapes: those of a shape go through at once."""
+    found = list(groups([table.shapes[i] for i in index]).values())
+    pieces = [graft.features(table.batch([index[i] for i in members]), table.trunk.k) for members in found]
     if len(pieces) == 1:
         return pieces[0]
     order = torch.tensor([i for members in found for i in members]).argsort()

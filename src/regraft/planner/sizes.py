@@ -109,7 +109,8 @@ def shortened(plan: Plan, epochs: int, stages: int) -> Plan:
     def cut(i: int, phase: Phase) -> Phase:
         if (deep and i not in deep) or not phase.epochs:
             return phase
-        return replace(phase, epochs=max(1, phase.epochs * epochs // most))
+        fewer = max(1, phase.epochs * epochs // most)
+        return replace(phase, epochs=fewer, stop=min(phase.stop, fewer))
 
     return replace(plan, phases=tuple(cut(i, phase) for i, phase in enumerate(plan.phases)))
 
@@ -203,7 +204,7 @@ def refitted(trial: Trial) -> Plan:
         losses = [epoch.val_loss for epoch in trial.curve if epoch.phase == i]
         gained = bool(losses) and min(losses) < low
         low = min([low, *losses])
-        if trial.plan.optimizer.whole or not phase.epochs:
+        if trial.plan.optimizer.whole or not phase.epochs or phase.stop:
             phases.append(phase)
         else:
             phases.append(replace(phase, stop=losses.index(min(losses)) + 1) if gained else replace(phase, epochs=0))

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from regraft.backbone.state import leaves
-from regraft.engine import engines, freeze, penalties, rates
+from regraft.engine import engines, freeze, rates
 from regraft.engine.close import Average, Near
-from regraft.engine.fit import batches, touched
+from regraft.engine.fit import CHOICES, batches, touched
 from regraft.engine.folds import rows_of
 from regraft.engine.grid import Setting
 from regraft.engine.predict import Graft, everything, score
@@ -260,8 +260,8 @@ class _Bench:
         names = [row.group or row.key for row in rows]
         if rule.name == "lbfgs":
             solve(head, features, targets, lambda made, y: task.loss(made, y, plan.loss), rule.weight_decay)
-        elif rule.name == "path":
-            penalties.choose(head, features, targets, task, plan.loss, names, 0)
+        elif choose := CHOICES.get(rule.name):
+            choose(head, features, targets, task, plan.loss, names, 0)
         else:
             settings = [Setting(*one) for one in product(*rule.grid)]
             order = batches([()] * len(rows), plan.batch, 0) * self.phase.epochs

@@ -1,0 +1,68 @@
+"""Contrast: the last blocks learn to put rows of a class side by side; the nearest class mean answers (as SetFit)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from annotated_types import Interval
+
+from regraft.backbone.pooling import chosen
+from regraft.errors import UsageError
+from regraft.strategies._tuning import Tuning, epochs, stages
+from regraft.waist import Count, Facts, Passes, Plan
+
+NAMED = True
+"""It runs where it is asked for by name."""
+RATES = (3e-4,)
+PASSES, DEEPEST = 10, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs(Tuning):
+    """depth: how many of the last blocks (stages, where there are none) train, 0 for half of them, 3 at most.
+    temperature: the cosines of pairs are divided by it.
+
+    epochs: passes over the training rows, 0 for 10 or fewer where rows are many; validation rows choose none of them.
+    batch: about so many rows are compared with each other in a step.
+    """
+
+    depth: Passes = 0
+    temperature: Annotated[float, Interval(gt=0, le=1)] = 0.1
+    batch: Count = 64
+
+
+def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
+    """A plan per rate: a supervised contrastive loss of the last blocks' features, over a trunk that is cached.
+
+    A row goes through the blocks once a pass, and is compared with all others of its batch: in the place of SetFit's
+    pairs, whose two texts are read anew for each pair.
+
+    Raises: UsageError: the target has no classes, or there are not that many blocks.
+    Reference: Tunstall et al., Efficient few-shot learning without prompts, 2022 (SetFit); Khosla et al., Supervised
+        contrastive learning, 2020.
+    """
+    if facts.data.target.kind != "class":
+        raise UsageError(
+            "there are no pairs of one class for this target",
+            saw=f"{facts.data.target.name}, a target of kind {facts.data.target.kind!r}",
+            allowed="one class for each row",
+            do="--strategy partial",
+        )
+    (pooled,) = chosen(facts.backbone, knobs.pooling)
+    old = [i for i, stage in enumerate(pooled.stages) if stage.params and i not in pooled.new]
+    blocks = [i for i in pooled.row if i in old] or old
+    if knobs.depth > len(blocks):
+        raise UsageError(
+            "this backbone does not have that many blocks",
+            saw=f"--contrast.depth {knobs.depth}",
+            allowed=f"0 for half of them, or 1 to {len(blocks)}: " + ", ".join(pooled.stages[i].name for i in blocks),
+            do=f"choose at most {len(blocks)}",
+        )
+    depth = knobs.depth or min(DEEPEST, (len(blocks) + 1) // 2)
+    frontier, rates = stages(pooled, blocks[-depth], lambda _: 1.0)
+    most = epochs(knobs.epochs, PASSES, facts.train_rows, knobs.batch)
+    phase = replace(knobs.phase(facts, most, frontier, rates), patience_epochs=0, stop=most)
+    more = (("depth", depth), ("temperature", knobs.temperature))
+    plans = [knobs.plan("contrast", (phase,), lr, more, pooled) for lr in knobs.rates(RATES)]
+    return [replace(plan, loss=replace(plan.loss, contrast=knobs.temperature)) for plan in plans]
