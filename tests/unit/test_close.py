@@ -19,9 +19,12 @@ from regraft.engine.snapshot import Keeper
 from regraft.errors import UsageError
 from regraft.kit import shelf
 from regraft.kit.meter import Meter
+from regraft.kit.store import Folder
 from regraft.planner.course import Course
 from regraft.planner.families import families
 from regraft.planner.price import Rate, price, state_bytes
+from regraft.planner.saved import saved
+from regraft.planner.sizes import Pace
 from regraft.planner.timing import key, timed
 from regraft.strategies._close import Close
 from regraft.waist import Event, Loss, Optimizer, Plan, Scored, Step
@@ -221,6 +224,18 @@ def test_steps_are_timed_with_what_is_added_to_them(course: Course, monkeypatch:
     assert costs.memory.state == bare.memory.state + 2 * bare.memory.trained, "the start and the average"
     features = 27 * course.view.stages[-1].out_bytes
     assert costs.cache_bytes == bare.cache_bytes + features and costs.flop > bare.flop
+
+
+def test_the_pretrained_networks_passes_are_counted_and_forecast(course: Course, tmp_path: Path) -> None:
+    course = dataclasses.replace(course, folder=Folder(tmp_path))
+    plan = places.plan(course, "full", epochs=2, delta=0.1)
+    plain = dataclasses.replace(plan, regularise=())
+    pace = Pace(course)
+    assert pace.fixed(plan) > pace.fixed(plain)
+    pace.filled(plan)
+    assert pace.fixed(plan) == pace.fixed(plain), "the features are there"
+    trial = places.finish(course, plan)
+    assert saved(course, [trial]).plain == 2 * 27 and saved(course, [places.finish(course, plain)]).plain == 0
 
 
 def test_a_head_fitted_at_once_is_refused(course: Course, tmp_path: Path) -> None:

@@ -9,25 +9,23 @@ from regraft.planner.rules import FEW
 from regraft.planner.sizes import planned, shortened
 from regraft.waist import Plan
 
-CLOSE = (("delta", 0.01), ("ema", 0.98))
-OTHERWISE = (("l2sp", 0.01), ("ema", 0.98))
-"""Where features are made by layers that start at random, there are none to stay close to."""
+CLOSE = (("l2sp", 0.1), ("ema", 0.98))
+"""Both are of one scale in all networks; the distance of features is not."""
 SHARE = 0.25
 """So large a part of the epochs through the backbone that the race has run may go into it."""
-FEWEST = 3
 
 
 def closer(course: Course, plan: Plan, spent: int, left: int) -> Plan | None:
     """The plan with regularisers, its epochs cut to a quarter of those `spent` in the race, and to those `left`.
 
     None where there are more than 500 training rows (rule E1), where it has regularisers already, where it trains
-    inserts, or where fewer than three epochs are its share.
+    inserts, or where its share is less than half of its epochs.
     """
     if len(course.rows(plan)) > FEW or plan.regularise or plan.inserts:
         return None
-    view = course.pretrained(plan)
-    stages = len(view.stages)
-    epochs = min(planned(plan, stages), int(SHARE * spent), left)
-    if epochs < FEWEST:
+    stages = len(course.pretrained(plan).stages)
+    most = planned(plan, stages)
+    epochs = min(most, int(SHARE * spent), left)
+    if 2 * epochs < most:
         return None
-    return replace(shortened(plan, epochs, stages), regularise=OTHERWISE if view.card().new else CLOSE)
+    return replace(shortened(plan, epochs, stages), regularise=CLOSE)

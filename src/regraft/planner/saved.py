@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from regraft.backbone.view import View
+from regraft.engine import close
 from regraft.planner.course import SPLITS, Course
 from regraft.waist import Saved, Trial
 
@@ -13,8 +14,9 @@ from regraft.waist import Saved, Trial
 def saved(course: Course, trials: Sequence[Trial]) -> Saved:
     """Rows that went through frozen trunks in this run, against those that the same trials take without a cache.
 
-    A plain loop runs the trunk on training and validation rows in every epoch, and on every split at the end. A trunk
-    counts by its share of the network's FLOPs; seconds and joules are computed from the pass that the survey timed.
+    A plain loop runs the trunk on training and validation rows in every epoch, and on every split at the end; where a
+    plan stays close to the pretrained network's features, also all of that network on training rows. A trunk counts by
+    its share of the network's FLOPs; seconds and joules are computed from the pass that the survey timed.
     """
     rows = {name: len(getattr(course.data, name)) for name in ("train", *SPLITS)}
     plain, whole = 0, 0.0
@@ -26,6 +28,9 @@ def saved(course: Course, trials: Sequence[Trial]) -> Saved:
         used = [(phase.frontier, epochs[i] * (fitted + rows["val"])) for i, phase in enumerate(trial.plan.phases)]
         if trial.whole:
             used.append((trial.plan.phases[-1].frontier, sum(rows[name] for name in SPLITS)))
+        if close.asked(trial.plan, close.CHANGE):
+            top = len(view.stages)
+            used += [(top, epochs[i] * fitted) for i, phase in enumerate(trial.plan.phases) if phase.frontier < top]
         if trial.plan.start != "zero":
             used.append((trial.plan.phases[0].frontier, fitted))
         plain += sum(count for k, count in used if k)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regraft.engine import freeze
+from regraft.engine import close, freeze
 from regraft.engine.folds import FOLDS
 from regraft.planner.course import Course
 from regraft.waist import Epoch, Facts, Filled, Phase, Plan, Skipped, Trial, plain
@@ -135,7 +135,7 @@ class Pace:
         """
         if plan.init == "plain":
             return self.closing(plan) + self._rows() * self.row_s / 10
-        fills = {p.frontier for p in plan.phases if p.frontier and self._fill(plan, p.frontier) not in self._filled}
+        fills = {k for k in self._reads(plan) if self._fill(plan, k) not in self._filled}
         rows = self._rows() + (plan.views - 1) * len(self.course.rows(plan))
         return rows * self.row_s * sum(self._below(plan, k) for k in fills) + self.closing(plan)
 
@@ -153,7 +153,12 @@ class Pace:
 
     def filled(self, plan: Plan) -> None:
         """The frontiers of this plan are in the cache from now on."""
-        self._filled |= {self._fill(plan, phase.frontier) for phase in plan.phases}
+        self._filled |= {self._fill(plan, k) for k in self._reads(plan)}
+
+    def _reads(self, plan: Plan) -> set[int]:
+        """The frontiers that a plan reads: those of its phases, and the features where it stays close to them."""
+        close_to = {self._stages(plan)} if close.asked(plan, close.CHANGE) else set()
+        return {phase.frontier for phase in plan.phases if phase.frontier} | close_to
 
     def _fill(self, plan: Plan, k: int) -> tuple[object, ...]:
         return plan.init, plan.reading, k, plan.augment
