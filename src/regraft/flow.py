@@ -228,6 +228,7 @@ def _work(
     """From the data to the verdict; everything here may import torch."""
     from regraft.deliver import ship
     from regraft.planner import survey
+    from regraft.planner.around import around
     from regraft.planner.clock import Clock
     from regraft.planner.course import Course
     from regraft.planner.energy import WATTS
@@ -270,7 +271,8 @@ def _work(
     if options.advice:
         yield from _foresee(facts, course, plans, clock)
     rare = options.balance == "auto"
-    race = Race(course, plans, options.budget, clock, named=bool(options.strategies), rare=rare)
+    beside = lambda plan: around(plan, facts, options.knobs)  # noqa: E731
+    race = Race(course, plans, options.budget, clock, named=bool(options.strategies), rare=rare, around=beside)
     packed = yield from ship.lead(race, body.name)
     yield from ship.end(race, options, body, packed)
     return read_run(folder.path)

@@ -479,6 +479,7 @@ class Plan:
         told += [f"sampling {knobs['sampling']}"] if "sampling" in knobs else []
         told += [f"{name} {strength:g}" for name, strength in self.regularise]
         told += ["norm mix"] if knobs.get("norm") == "mix" else []
+        told += [f"with {knobs['with']}"] if "with" in knobs else []
         told += [f"({self.pooling})"] if self.pooling != "native" else []
         return " ".join([*told, "and validation"] if self.fold == "all" else told)
 

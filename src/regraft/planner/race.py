@@ -42,13 +42,22 @@ class Race:
         plans: What was proposed, the rates of a kind with the most promising first.
         named: The plans were asked for: none is left out because it cannot win, none stopped because it is behind.
         rare: Nobody has said how rare classes are dealt with: where that matters the leader is tried in other ways.
+        around: The plans that are tried around a leader.
     `running` is what runs or ran last: its number, the plan, and the epoch to which it runs, 0 for its end.
     """
 
     def __init__(
-        self, course: Course, plans: Sequence[Plan], budget: Budget, clock: Clock, named: bool, rare: bool = False
+        self,
+        course: Course,
+        plans: Sequence[Plan],
+        budget: Budget,
+        clock: Clock,
+        named: bool,
+        rare: bool = False,
+        around: Callable[[Plan], list[Plan]] = lambda _: [],
     ) -> None:
         self.course, self.budget, self.clock, self.named = course, budget, clock, named
+        self.around = around
         self.rare = rare and not named and uneven(course.data.target, course.task)
         self.plans = list(plans)
         self.trials: list[Trial] = []
@@ -253,7 +262,8 @@ class Race:
         yield from self._note(Finished(self.course.stop(*entry, why, self._seen.get(entry[0]))))
 
     def _after(self) -> Iterator[Event]:
-        """Where the leader tuned the network: it again, held close to its start; averages; a part of the way."""
+        """Where the leader tuned the network: other knobs; held close to its start; averages; a part of the way."""
+        yield from self._extra("around", "tried with other knobs", self._around)
         yield from self._extra("closer", "trained again close to its start", self._closer)
         yield from self._extra("souped", "averaged with other trials", self._soup)
         yield from self._extra("between", "interpolated with the pretrained weights", self._between)
@@ -276,6 +286,45 @@ class Race:
             yield from work
         except NoMemory as error:
             yield Said(f"{lead.label} is not {what}: {error.what}")
+
+    def _around(self, lead: Trial) -> More | None:
+        """The leader's strategy with other knobs, to a third of its epochs; the best goes on if it is ahead there."""
+        stages = self._stages(lead.plan)
+        epochs, known = planned(lead.plan, stages), [trial.plan for trial in self.trials]
+        if epochs < RUNG:
+            return None
+        rung, found = math.ceil(epochs / RUNG), [plan for plan in self.around(lead.plan) if plan not in known]
+        if self.budget.trials:
+            found = found[: self.budget.trials - len(self.trials)]
+        if self.budget.epochs:
+            found = found[: max(0, (self.budget.epochs - self.account.epochs - epochs + rung) // rung)]
+        if not found:
+            return None
+        need_s = sum(self.pace.fixed(plan) + rung * self.pace.epoch(plan) for plan in found)
+        return need_s + (epochs - rung) * self.pace.epoch(lead.plan), self._rivals(found, lead, rung)
+
+    def _rivals(self, found: list[Plan], lead: Trial, rung: int) -> Iterator[Event]:
+        """Run plans against a leader's first epochs; those that were not ahead of it there are stopped."""
+        stages, begin = self._stages(lead.plan), len(self.plans)
+        there = next(i for i in range(1, len(lead.curve) + 1) if reached(lead.plan, stages, lead.curve[:i]) >= rung)
+        least = lowest(lead.curve[:there])
+        self.plans += found
+        self.course.trunks.expect(found)
+        family = list(enumerate(found, begin))
+        for entry in family:
+            yield from self._rung(entry, rung)
+        begun = {entry: curve for entry in family if entry[0] not in self._diverged and (curve := self._curve(entry))}
+        for entry in [entry for entry in family if entry not in begun and entry[0] not in self._diverged]:
+            yield from self._end(entry, "the clock ended it")
+        best = min(begun, key=lambda entry: lowest(begun[entry]), default=None)
+        ahead = best if best is not None and lowest(begun[best]) < least else None
+        for entry in [entry for entry in begun if entry != ahead]:
+            other = ahead[1] if ahead else lead.plan
+            yield from self._lost(entry, f"{other.label} was ahead after {len(begun[entry])} epochs")
+        if ahead is not None:
+            yield from self._pull(ahead, 0)
+            if ahead[0] not in self._diverged and self.course.finished(*ahead) is None:
+                yield from self._end(ahead, "the clock ended it")
 
     def _closer(self, lead: Trial) -> More | None:
         """The leader's plan with regularisers, where rows are few."""

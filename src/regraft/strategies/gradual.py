@@ -11,6 +11,8 @@ from regraft.strategies._tuning import epochs, stages
 from regraft.waist import Facts, Phase, Plan, Pooled, Rate
 
 RATES = (1e-3, 3e-4)
+AROUND = {"augment": ("flip",), "ratio": ("0.3",), "decay": ("0.1",)}
+"""What a race tries around a leader of this kind."""
 HEAD_EPOCHS = 30
 WAYS = ("lpft", "unfreeze")
 

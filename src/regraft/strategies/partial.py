@@ -11,6 +11,8 @@ from regraft.strategies._tuning import epochs, stages
 from regraft.waist import Facts, Plan, Rate
 
 RATES = (1e-3, 3e-4, 3e-3)
+AROUND = {"depth": ("4", "1"), "augment": ("flip",), "decay": ("0.1",)}
+"""What a race tries around a leader of this kind."""
 
 
 @dataclass(frozen=True, slots=True)
