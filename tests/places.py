@@ -24,6 +24,8 @@ from regraft.planner.request import prepare
 from regraft.waist import DataCard, Facts, Finished, Options, Plan, Reading, Step, Trial
 
 LABELS = ("blue", "green", "red")
+ATTENDING = ("prefix", "prompt")
+"""Strategies for networks with attention: they have no place in the network of these pictures."""
 SIDE = 24
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 TELLING = {

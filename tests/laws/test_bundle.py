@@ -50,6 +50,9 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("class", "classifier", "lora", {"pooling": "native", "dora": True}),
     ("class", "encoder", "lora", {"pooling": "native", "last": 1}),
     ("pairs", "encoder", "lora", {"pooling": "mean", "rs": True}),
+    ("class", "classifier", "prompt", {"pooling": "native", "last": 2, "by": "shallow"}),
+    ("class", "encoder", "prompt", {"pooling": "mean", "size": 3}),
+    ("pairs", "encoder", "prefix", {"pooling": "mean", "last": 1}),
     ("class", "classifier", "bottleneck", {"pooling": "native", "width": 3}),
     ("pairs", "encoder", "bottleneck", {"pooling": "mean", "width": 3, "by": "parallel"}),
 ]
@@ -86,7 +89,8 @@ def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]], *, exactly: 
 
 
 def test_no_strategy_is_left_out() -> None:
-    assert list(dict(WAYS)) == list(shelf.names("strategies"))
+    assert sorted([*dict(WAYS), *places.ATTENDING]) == list(shelf.names("strategies"))
+    assert {*places.ATTENDING} <= {strategy for _, _, strategy, _ in TEXTS}
 
 
 @pytest.mark.parametrize(("strategy", "knobs"), WAYS, ids=told)
@@ -147,7 +151,12 @@ def test_packed_texts_are_predicted_the_same(
     model = Model.load(place)
     assert model.columns == course.data.columns
     same(model.predict(cells), wanted, exactly=course.data.target.kind != "number" and not trial.plan.inserts)
-    kinds = {"lora": "adapter_config.json", "bottleneck": "insert.json"}
+    kinds = {
+        "lora": "adapter_config.json",
+        "bottleneck": "insert.json",
+        "prefix": "insert.json",
+        "prompt": "insert.json",
+    }
     assert [(place / "adapter" / kinds[i.kind]).is_file() for i in trial.plan.inserts] == [True] * len(
         trial.plan.inserts
     )

@@ -39,14 +39,18 @@ WAYS: list[tuple[str, dict[str, object]]] = [
     ("scratch", {"by": "random", "epochs": 1}),
     ("scratch", {"by": "features"}),
 ]
-"""Every strategy on the shelf, in each of its ways."""
+"""Every strategy on the shelf, in each of its ways, but for those in networks with attention alone."""
+ATTENDING: list[tuple[str, dict[str, object]]] = [
+    ("prefix", {"epochs": 1, "last": 2}),
+    ("prompt", {"epochs": 1, "last": 2}),
+]
 TRAINED = [way for way in WAYS if way[0] not in ("asis", "prototype") and way[1].get("by") != "plain"]
 """Those that take steps through the network or a head on top of it."""
 OF_CLASSES = ("contrast", "prototype")
 
 
 def test_no_strategy_is_left_out() -> None:
-    assert sorted({name for name, _ in WAYS}) == list(shelf.names("strategies"))
+    assert sorted({name for name, _ in WAYS + ATTENDING}) == list(shelf.names("strategies"))
 
 
 @pytest.mark.parametrize(("strategy", "knobs"), WAYS, ids=str)
@@ -69,7 +73,7 @@ def test_frozen_tensors_are_hash_equal_after_every_phase(
 
 
 @pytest.mark.parametrize("pooling", ["native", "mean"])
-@pytest.mark.parametrize(("strategy", "knobs"), [way for way in WAYS if way[0] not in OF_CLASSES], ids=str)
+@pytest.mark.parametrize(("strategy", "knobs"), [w for w in WAYS + ATTENDING if w[0] not in OF_CLASSES], ids=str)
 def test_the_encoder_of_texts_is_left_as_it_was(
     tmp_path: Path, strategy: str, knobs: dict[str, object], pooling: str
 ) -> None:

@@ -17,7 +17,8 @@ STAGES = tuple(
     for name, params in (("stem", 9), ("one", 9), ("pool", 0), ("two", 9))
 )
 
-TUNED = ("bitfit", "bottleneck", "full", "gradual", "ia3", "layerwise", "lora", "norms", "partial", "probe", "scratch")
+TUNED = ("bitfit", "bottleneck", "full", "gradual", "ia3", "layerwise", "lora", "norms", "partial", "prefix")
+TUNED += ("probe", "prompt", "scratch")
 """Strategies that take gradient steps; asis is the one that takes none."""
 MEAN = Pooled("mean", STAGES[:2], 5, 0)
 LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
@@ -76,7 +77,9 @@ def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
         "lora rank 8 lr 0.001",
         "norms lr 0.001",
         "partial depth 2 lr 0.001",
+        "prefix lr 0.001",
         "probe lr 0.001",
+        "prompt deep lr 0.001",
         "prototype",
         "scratch plain c 10",
         "scratch features",

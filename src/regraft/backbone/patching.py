@@ -33,6 +33,17 @@ class Followed(nn.Module):
         raise NotImplementedError
 
 
+class Surrounded(nn.Module):
+    """What a layer becomes, its class changed, where something more is to happen around all of its passes: `around`."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.around(super().forward, args, kwargs)
+
+    def around(self, forward: Forward, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What is given in place of what `forward` makes of these."""
+        raise NotImplementedError
+
+
 @contextlib.contextmanager
 def patched(root: nn.Module, table: Mapping[str, Callable[[Forward], Forward]]) -> Iterator[None]:
     """Give submodules of `root` another forward for a while: path → a function of the original one."""
@@ -52,6 +63,11 @@ def patched(root: nn.Module, table: Mapping[str, Callable[[Forward], Forward]]) 
 def constant(value: Any, fresh: bool) -> Callable[[Forward], Forward]:
     """Give `value` whatever comes in; a fresh copy of it where the network writes into it."""
     return lambda _forward: lambda *args, **kwargs: tree(torch.clone, value) if fresh else value
+
+
+def over(do: Callable[[Forward, tuple[Any, ...], dict[str, Any]], Any]) -> Callable[[Forward], Forward]:
+    """Do this in place of a module's forward, which it is given with what the module takes."""
+    return lambda forward: lambda *args, **kwargs: do(forward, args, kwargs)
 
 
 def watch(path: str, last: str, seen: dict[str, Any], n: int, held: dict[str, Any]) -> Callable[[Forward], Forward]:

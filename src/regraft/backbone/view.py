@@ -103,6 +103,11 @@ class View:
         return made
 
     @property
+    def example(self) -> Batch:
+        """The batch that the network was traced with: two or more rows."""
+        return self._example
+
+    @property
     def biased(self) -> bool:
         """Whether the head's native place has room for a bias."""
         return not isinstance(self.native, nn.Linear) or self.native.bias is not None
