@@ -176,7 +176,7 @@ def test_placement_keeps_the_trunk(tmp_path: Path) -> None:
     assert "ia3" not in strategies_of(Options("data", "model"))
     every, two = plans(tmp_path), plans(tmp_path, last=2)
     assert (every.trunk, two.trunk) == (1, 2), "embeddings have no layer of it"
-    assert two.phases[0].rates == (("head/*", 1.0), ("*ia3.scale", 3.0)) and two.phases[0].norm == "keep"
+    assert two.phases[0].rates == (("head/*", 1.0), ("*ia3.scale", 10.0)) and two.phases[0].norm == "keep"
     assert two.optimizer.weight_decay == 0.0
     with pytest.raises(UsageError, match=r"that many blocks · saw: --ia3\.last 9"):
         plans(tmp_path, last=9)

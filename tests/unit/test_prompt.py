@@ -195,7 +195,7 @@ def test_placement_keeps_the_trunk(tmp_path: Path, kind: str, knobs: dict[str, A
     course = places.text_course(tmp_path, network="classifier")
     plan = places.plan(course, kind, last=2, size=3, epochs=1, **knobs)
     assert plan.trunk == 2 and plan.inserts == (Insert(kind, (2, 3), 3, knobs.get("by", "")),)
-    assert plan.phases[0].rates == (("head/*", 1.0), (f"*{kind}.*", 3.0)) and plan.optimizer.weight_decay == 0.0
+    assert plan.phases[0].rates == (("head/*", 1.0), (f"*{kind}.*", 30.0)) and plan.optimizer.weight_decay == 0.0
     start, ended = course.graft(plan), course.restore(places.finish(course, plan))
     pairs = zip(start.view.named(), ended.view.named(), strict=True)
     moved = {name for (name, _, a), (_, _, b) in pairs if not torch.equal(a, b)}

@@ -21,13 +21,13 @@ class Knobs(Tuning):
     """last: how many of the last blocks (stages, where there are none) have vectors, 0 for all.
 
     targets: linear layers (keys, values, feed-forward parts), conv, all, or auto: whichever hold more weights there.
-    ratio: the vectors' share of the head's rate.
+    ratio: how many times the head's rate the vectors have.
     epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
     """
 
     last: Passes = 0
     targets: Literal["auto", "linear", "conv", "all"] = "auto"
-    ratio: Rate = 3.0
+    ratio: Rate = 10.0
     decay: float = 0.0
     norm: Literal["auto", "keep", "update"] = "keep"
 
@@ -37,7 +37,7 @@ class Knobs(Tuning):
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
-    """A plan per rate: vectors of ones in the last blocks at `ratio` of the head's rate, without weight decay.
+    """A plan per rate: vectors of ones in the last blocks at `ratio` times the head's rate, without weight decay.
 
     Decay would draw them to zero, which is no rest for what begins at one.
 

@@ -21,13 +21,13 @@ class Knobs(Tuning):
     """size: how many keys and values in each block.
 
     last: how many of the last blocks have them, 0 for all.
-    ratio: their share of the head's rate.
+    ratio: how many times the head's rate they have.
     epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
     """
 
     size: Count = 10
     last: Passes = 0
-    ratio: Rate = 3.0
+    ratio: Rate = 30.0
     decay: float = 0.0
     norm: Literal["auto", "keep", "update"] = "keep"
 
@@ -37,7 +37,7 @@ class Knobs(Tuning):
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
-    """A plan per rate: keys and values in the last blocks at `ratio` of the head's rate, without weight decay.
+    """A plan per rate: keys and values in the last blocks at `ratio` times the head's rate, without weight decay.
 
     Reference: Li & Liang, Prefix-tuning: optimizing continuous prompts for generation, 2021.
     Raises: UsageError: there are not that many blocks.

@@ -22,14 +22,14 @@ class Knobs(Tuning):
 
     last: how many of the last blocks have them, 0 for all.
     by: shallow, once before the input of the first of these blocks, or deep, anew before each of them.
-    ratio: their share of the head's rate.
+    ratio: how many times the head's rate they have.
     epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
     """
 
     size: Count = 10
     last: Passes = 0
     by: Literal["shallow", "deep"] = "deep"
-    ratio: Rate = 3.0
+    ratio: Rate = 30.0
     decay: float = 0.0
     norm: Literal["auto", "keep", "update"] = "keep"
 
@@ -39,7 +39,7 @@ class Knobs(Tuning):
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
-    """A plan per rate: tokens in the last blocks at `ratio` of the head's rate, without weight decay.
+    """A plan per rate: tokens in the last blocks at `ratio` times the head's rate, without weight decay.
 
     Reference: Lester et al., The power of scale for parameter-efficient prompt tuning, 2021; Jia et al., Visual prompt
     tuning, 2022.
