@@ -253,13 +253,15 @@ def fastest(course: Course) -> Fast:
 SIDE, FAST, PLAIN, TRAINER = "regraft", "regraft, fast", "plain loop", "Trainer"
 
 
-def arguments(told: str) -> argparse.Namespace:
-    """What the benches are asked for."""
+def arguments(told: str, rows: int = 0) -> argparse.Namespace:
+    """What the benches are asked for; those that draw `rows` are told how many."""
     parse = argparse.ArgumentParser(description=told.splitlines()[0])
     parse.add_argument("--quick", action="store_true", help="a look, of less work")
     parse.add_argument("--rounds", type=int, default=3)
     parse.add_argument("--again", action="store_true", help="measure what is measured already")
     parse.add_argument("--only", default="", help="works that have this in their names")
+    if rows:
+        parse.add_argument("--rows", type=int, default=rows, help="rows to train and validate on")
     given = parse.parse_args()
     given.rounds = 1 if given.quick else given.rounds
     return given

@@ -43,6 +43,17 @@ def digits(place: Path) -> Given:
     return {}
 
 
+def tasks(place: Path) -> Given:
+    """The demo's digits and the embedded backbone, and the same pictures as even and odd ones."""
+    digits(place)
+    for path in sorted((place / "digits").glob("*/*/*.png")):
+        split, label = path.parts[-3:-1]
+        target = place / "parity" / split / ("even", "odd")[int(label) % 2] / f"{label}-{path.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return {}
+
+
 def zoo(place: Path) -> Given:
     """The demo's digits, and beside the embedded backbone a folder of three models, one of them for texts."""
     digits(place)

@@ -17,6 +17,7 @@ STAGES: dict[str, stages.Stage] = {
     "docs/files.md": stages.digits,
     "docs/adapters.md": stages.small,
     "docs/imbalance.md": stages.small,
+    "docs/many.md": stages.tasks,
     "docs/models.md": stages.network,
     "docs/report.md": stages.digits,
     "docs/speed.md": stages.small,

@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from regraft import api
 from regraft.audit import gate
 from regraft.backbone import bundle as bundles
 from regraft.backbone import shared
-from regraft.deliver import family, pack
+from regraft.deliver import adapters, family, pack
 from regraft.deliver.model import Model
 from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError, UsageError
-from regraft.kit import durable
+from regraft.kit import durable, shelf
 from regraft.waist import Verdict
-from tests import places
+from tests import places, tiny
+from tests.calls import call, error_of, object_of
+from tests.unit.test_lora import DORA, PLAIN, SCALED, grafted, written
 
+HEAD = "base_model.model.classifier.weight"
 TEXTS = ["rose fire of the old", "sea sky", "moss and leaf near the ice"]
 SUMS: dict[str, tuple[tuple[str, str], ...]] = {}
 """Task → the sums of its bundle's files before they were shared."""
@@ -149,8 +154,6 @@ def test_a_row_that_several_tasks_have_runs_once(
         path = tmp_path / "again" / f"{split}.csv"
         path.write_text(path.read_text("utf-8").replace("blue", "not-red").replace("green", "not-red"), "utf-8")
     opened = ran = 0
-    from regraft.kit import shelf
-
     provider, piece = shelf.find("providers", "transformers"), Trunk._piece
     load = provider.load
 
@@ -210,3 +213,137 @@ def test_another_base_and_a_damaged_one_are_refused(home: Path, tmp_path: Path) 
 def test_a_name_that_is_no_folder_is_refused(home: Path) -> None:
     with pytest.raises(UsageError, match="no name for a task"):
         api.adapt_many({"A b": home}, model=home.parents[1] / "model", out=home.parent)
+
+
+# ---------------------------------------------------------------- regraft adapters
+
+
+@pytest.fixture
+def copy(home: Path, tmp_path: Path) -> Path:
+    """The family once more, to change."""
+    shutil.copytree(home, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
+
+
+def test_what_hangs_on_a_base_is_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = object_of(["adapters", "ls", home], capsys, "adapters ls")
+    assert [one["task"] for one in told["tasks"]] == ["colours", "others", "third"]
+    assert told["base_bytes"] > 10 * max(one["bytes"] for one in told["tasks"][:2])
+    assert told["tasks"][2]["kind"] == "lora" and told["tasks"][2]["score"]["split"] == "test"
+    code, out, _ = call(["adapters", "ls", home], capsys)
+    assert code == 0 and "base: model" in out
+    assert "no family" in error_of(["adapters", "ls", home / "base"], capsys, "adapters ls")["what"]
+
+
+def test_the_command_answers_all_tasks_or_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = object_of(["predict", home, "--text", TEXTS[0]], capsys)
+    assert {"colours.label", "others.label", "third.label"} <= set(told["predictions"][0])
+    told = object_of(["predict", home, "--text", TEXTS[0], "--task", "third"], capsys)
+    assert "label" in told["predictions"][0]
+
+
+def test_an_exported_task_needs_no_base(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    object_of(["adapters", "export", home, "third", "--out", tmp_path / "alone"], capsys, "adapters export")
+    assert tuple(durable.sums(tmp_path / "alone").items()) == SUMS["third"]
+    assert Model.load(tmp_path / "alone").predict(TEXTS) == family.open_family(home, "third").predict(TEXTS)
+    error = error_of(["adapters", "export", home, "third", "--out", tmp_path / "alone"], capsys, "adapters export")
+    assert "there already" in error["what"]
+
+
+def test_a_removed_task_is_gone_and_the_others_stay(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = copy / family.read(copy).member("colours").place
+    assert "nobody can be asked" in error_of(["adapters", "rm", copy, "colours"], capsys, "adapters rm")["what"]
+    assert object_of(["adapters", "rm", copy, "colours", "--yes"], capsys, "adapters rm")["bytes"] > 0
+    assert not place.exists() and [one.task for one in family.read(copy).tasks] == ["others", "third"]
+    assert set(family.open_family(copy).predict(TEXTS[:1])[0]) >= {"others.label", "third.label"}
+
+
+def test_a_bundle_comes_back_in(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapters.export(copy, "others", tmp_path / "alone")
+    add = ["adapters", "add", copy, tmp_path / "alone", "--task", "again"]
+    assert object_of(add, capsys, "adapters add")["task"] == "again"
+    assert family.open_family(copy, "again").predict(TEXTS) == family.open_family(copy, "others").predict(TEXTS)
+    assert family.size_of(copy / "again") < family.size_of(tmp_path / "alone") / 4
+    assert "cannot have this name" in error_of(add, capsys, "adapters add")["what"]
+
+
+def test_a_bundle_of_another_backbone_is_refused(copy: Path, tmp_path: Path, shipped: None) -> None:
+    places.encoder_model(tmp_path / "model", seed=9)
+    knobs = {"probe.epochs": 1, "probe.pooling": "mean"}
+    data = copy.parents[0] / "data"
+    places.texts(data, train=18, val=12, test=9)
+    run = api.adapt(data, model=tmp_path / "model", out=tmp_path / "runs", strategies=["probe"], knobs=knobs)
+    before = family.read(copy)
+    with pytest.raises(ModelError, match="another backbone"):
+        adapters.add(copy, run.folder, "stranger")
+    assert family.read(copy) == before and not (copy / "stranger").exists()
+
+
+def test_a_folder_of_peft_becomes_a_task(copy: Path) -> None:
+    third = family.bundle_of(copy, family.read(copy).member("third"))
+    source = adapters.adapter_of(third)
+    labels = family.open_family(copy, "third").labels
+    with pytest.raises(UsageError, match="not as many as the outputs"):
+        adapters.add(copy, source, "tone", ["cold", "warm"])
+    assert not (copy / "tone").exists()
+    adapters.add(copy, source, "tone", labels)
+    answers = family.open_family(copy).predict(TEXTS)
+    assert [one["tone.label"] for one in answers] == [one["third.label"] for one in answers]
+    (record,) = [one for one in family.listed(copy) if one.task == "tone"]
+    assert (record.kind, record.score) == ("lora", None)
+    inserted = [t for cut in shared.read(copy / "tone/bundle").cut for t in cut.tensors if t.insert]
+    assert len(inserted) == 6
+
+
+def test_an_adapter_is_a_model_to_adapt(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = adapters.adapter_of(family.bundle_of(home, family.read(home).member("third")))
+    view = shelf.find("providers", "adapter").load(str(source), "text", str(home.parents[1] / "model"))
+    alone = family.open_family(home, "third")
+    assert isinstance(alone, Model)
+    batch = places.noise(view, 4)
+    with torch.no_grad():
+        assert torch.equal(view.pooled("mean").run(batch), alone.graft.view.run(batch))
+        assert torch.equal(view.native.weight, alone.graft.head.weight)
+    with pytest.raises(UsageError, match="is not here"):
+        shelf.find("providers", "adapter").load(str(source), "text")
+    ask = ["adapt", home.parents[1] / "others", "--model", source, "--arch", home.parents[1] / "model", "--dry-run"]
+    assert object_of([*ask, "--strategy", "probe"], capsys)["plans"]
+
+
+@pytest.mark.parametrize("rank", [0, 8, 1])
+def test_merged_adapters_are_the_weighted_sum(rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = []
+    for i, settings in enumerate((PLAIN, SCALED)):
+        view, insert, head = grafted("bert", "auto", settings)
+        with torch.no_grad():
+            for name, parameter in view.module.named_parameters():
+                parameter *= 1 + i * ("lora." in name)
+        made.append((view, written(tmp_path / str(i), view, insert, head)))
+    command = ["adapters", "merge", tmp_path / "0", tmp_path / "1", "--weight", 0.7, "--weight", -0.2]
+    object_of([*command, "--out", tmp_path / "both", "--rank", rank], capsys, "adapters merge")
+    fresh, lora = tiny.build("bert").view.clone(0), shelf.find("inserts", "lora")
+    plain = {n: p.clone() for n, p in fresh.module.state_dict().items()}
+    lora.load(fresh, tmp_path / "both")
+    assert torch.equal(fresh.native.weight, load_file(tmp_path / "0/adapter_model.safetensors")[HEAD])  # type: ignore[arg-type]
+    for view in (fresh, *(one for one, _ in made)):
+        lora.merge(view)
+    gap = largest = 0.0
+    for name, weight in plain.items():
+        one, two, both = (v.module.state_dict()[name] - weight for v in (made[0][0], made[1][0], fresh))
+        wanted = 0.7 * one - 0.2 * two
+        gap, largest = max(gap, float((both - wanted).abs().max())), max(largest, float(wanted.abs().max()))
+        assert (torch.linalg.matrix_rank(both) <= (rank or 8)) if both.ndim == 2 else torch.equal(both, 0 * both)
+    assert (gap < 1e-5 * max(1.0, largest)) if rank != 1 else gap > 1e-3
+
+
+def test_adapters_that_cannot_be_merged_are_told(tmp_path: Path) -> None:
+    one = written(tmp_path / "one", *grafted("bert", "auto", PLAIN))
+    other = written(tmp_path / "other", *grafted("gpt2", "auto", PLAIN))
+    norms = written(tmp_path / "norms", *grafted("bert", "auto", DORA))
+    for source, why in ((other, "fan_in_fan_out"), (norms, "use_dora")):
+        with pytest.raises(ModelError, match=why):
+            adapters.merged([one, source], [], 0, tmp_path / "both")
+    with pytest.raises(UsageError, match="each adapter has one weight"):
+        adapters.merged([one, one], [1.0], 0, tmp_path / "both")
+    with pytest.raises(UsageError, match="no adapter here"):
+        adapters.merged([tmp_path], [1.0], 0, tmp_path / "both")

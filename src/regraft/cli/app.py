@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from regraft import __version__
-from regraft.cli import adapt, advise, cache, compare, config, doctor, evaluate, predict, report, runs
+from regraft.cli import adapt, adapters, advise, cache, compare, config, doctor, evaluate, predict, report, runs
 from regraft.cli.adapt import FULL
 from regraft.cli.knobs import known, settled, strategies_of
 from regraft.cli.screen import clean, put, put_error
@@ -22,6 +22,10 @@ from regraft.kit import shelf
 GROUPS: dict[str, tuple[str, tuple[Callable[..., None], ...]]] = {
     "runs": ("The runs in a folder: list them, show one, remove some.", (runs.ls, runs.show, runs.rm)),
     "cache": ("What is kept of frozen trunks: list it, remove some, check it.", (cache.ls, cache.rm, cache.verify)),
+    "adapters": (
+        "What hangs on one backbone: list it, take some in, remove, merge, export.",
+        (adapters.ls, adapters.add, adapters.rm, adapters.merge, adapters.export),
+    ),
     "config": ("What regraft does where nothing else is said, and what you said.", (config.show, config.schema)),
 }
 """Verbs that have verbs of their own."""

@@ -103,9 +103,9 @@ def join(folder: Path, task: str, place: Path) -> None:
         durable.point(link, final.name)
         durable.remove(whole)
     family = read(folder)
-    others = tuple(one for one in family.tasks if one.task != task)
-    member = Member(task, place.relative_to(folder).as_posix())
-    store.Folder(folder).write(RECORD, replace(family, tasks=(*others, member)))
+    tasks = {one.task: one for one in family.tasks}
+    tasks[task] = Member(task, place.relative_to(folder).as_posix())
+    store.Folder(folder).write(RECORD, replace(family, tasks=tuple(tasks.values())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ def remake(folder: Path, name: str, weight: Tensor) -> Tensor | None:
     """
     config, tensors = _read(folder)
     paths = {key.removeprefix(ROOT).partition(".lora_")[0] for key in tensors if ".lora_A" in key}
-    path = next((p for p in sorted(paths) if f".{name}".endswith(f".{p}.weight")), None)
+    alike = (p for p in sorted(paths) if f".{name}".endswith(f".{p}.weight") or f".{p}.weight".endswith(f".{name}"))
+    path = next(alike, None)
     if path is None or any(key.startswith(f"{ROOT}{path}.lora_magnitude") for key in tensors):
         return None
     A, B = (tensors[f"{ROOT}{path}.lora_{kind}.weight"] for kind in "AB")
@@ -230,3 +231,55 @@ def _alpha(config: Mapping[str, Any], name: str) -> float:
         if re.match(rf"(.*\.)?({pattern})$", name):
             return float(value)
     return float(config["lora_alpha"])
+
+
+def combined(folders: Sequence[Path], weights: Sequence[float], rank: int) -> dict[str, bytes]:
+    """The weighted sum of the matrices in several adapters' folders, as peft's two files.
+
+    Exact by concatenation: A has all rows one after the other, B all columns, each scaled and weighted; rows that an
+    adapter lacks for a layer are zero. With a `rank` the sum is cut to the nearest of that rank by its singular values.
+    What was trained whole beside the matrices is the first adapter's.
+
+    Raises: ModelError: a folder holds no LoRA or norms (DoRA), or the adapters are of different networks.
+    """
+    read = [_read(folder) for folder in folders]
+    first, kept = read[0]
+    parts: dict[str, list[tuple[Tensor, Tensor] | None]] = {}
+    for number, (folder, (config, tensors)) in enumerate(zip(folders, read, strict=True)):
+        if config.get("use_dora") or bool(config.get("fan_in_fan_out")) != bool(first.get("fan_in_fan_out")):
+            raise _files.other(folder, "use_dora" if config.get("use_dora") else "fan_in_fan_out")
+        for key in sorted(tensors):
+            name, mark, _ = key.partition(".lora_A")
+            if mark:
+                A, B = tensors[key], tensors[f"{name}.lora_B.weight"]
+                root = math.sqrt(len(A)) if config.get("use_rslora") else len(A)
+                scale = weights[number] * _alpha(config, name.removeprefix(ROOT)) / root
+                parts.setdefault(name, [None] * len(read))[number] = A, B * scale
+    ranks = [max((len(one[n][0]) for one in parts.values() if one[n]), default=0) for n in range(len(read))]  # type: ignore[index]
+    found = {key: tensor for key, tensor in kept.items() if ".lora_" not in key}
+    for name, some in parts.items():
+        shapes = {(one[0].shape[1:], len(one[1])) for one in some if one}
+        if len(shapes) > 1:
+            raise _files.other(folders[-1], name.removeprefix(ROOT))
+        (taken, out), tail = shapes.pop(), next(one[1].shape[2:] for one in some if one)
+        a, b = [], []
+        for size, one in zip(ranks, some, strict=True):
+            A, B = one or (torch.zeros(0, *taken), torch.zeros(out, 0, *tail))
+            a += [A, torch.zeros(size - len(A), *taken)]
+            b += [B, torch.zeros(out, size - len(A), *tail)]
+        A, B = torch.cat(a), torch.cat(b, 1)
+        if rank:
+            U, S, V = torch.linalg.svd(B.flatten(1).double() @ A.flatten(1).double(), full_matrices=False)
+            most = min(rank, len(S))
+            A, B = torch.zeros(rank, *taken), torch.zeros(out, rank, *tail)
+            A[:most] = V[:most].reshape(most, *taken).float()
+            B[:, :most] = (U[:, :most] * S[:most]).reshape(out, most, *tail).float()
+        found |= {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
+    size = rank or sum(ranks)
+    targets = sorted(name.removeprefix(ROOT) for name in parts)
+    told = {"r": size, "lora_alpha": size, "use_rslora": False, "target_modules": targets}
+    config = {**first, **told, "rank_pattern": {}, "alpha_pattern": {}}
+    files = {CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode("utf-8", "replace")}
+    if (folders[0] / _files.HEAD).is_file():
+        files[_files.HEAD] = (folders[0] / _files.HEAD).read_bytes()
+    return files | {WEIGHTS: save(_files.plain(found))}
