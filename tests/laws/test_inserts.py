@@ -27,7 +27,7 @@ MARKS = {"bottleneck": "narrow.", "ia3": "ia3.", "lora": "lora.", "prefix": "pre
 LORAS = [("bert", "auto", 12), ("gpt2", "auto", 12), ("vit", "all", 32), ("mobilenet_v2", "auto", 64)]
 LORAS += [("timm/resnet18", "auto", 64), ("timm/convnext", "all", 64), ("torchvision/mobilenet_v3", "conv", 64)]
 BOTTLENECKS = [("bert", "houlsby", 12), ("gpt2", "parallel", 12), ("vit", "houlsby", 32), ("swin", "parallel", 64)]
-BOTTLENECKS += [("resnet", "parallel", 64), ("mobilenet_v2", "houlsby", 64), ("timm/resnet18", "houlsby", 64)]
+BOTTLENECKS += [("resnet", "parallel", 64), ("timm/resnet18", "houlsby", 64)]
 BOTTLENECKS += [("timm/convnext", "parallel", 64)]
 IA3S = [
     ("bert", "auto", 12),

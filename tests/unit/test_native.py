@@ -14,7 +14,7 @@ from regraft.deliver import native, pack
 from regraft.engine.predict import Graft
 from regraft.errors import RegraftError
 from regraft.providers import transformers as provider
-from regraft.waist import Opening, Target
+from regraft.waist import READY, Insert, Opening, Target
 from tests import places
 
 SAYS = Opening(
@@ -90,6 +90,20 @@ def test_what_lines_print_besides_is_passed_over(golden: str) -> None:
 def test_a_process_that_fails_is_told_with_its_last_line(golden: str, line: str, said: str) -> None:
     with pytest.raises(RegraftError, match=rf"cannot be opened by its own library · saw: .*{said}.* do: report this"):
         asked(Opening("json", "", line), golden)
+
+
+def test_each_insert_is_put_in_from_its_own_folder_where_the_network_is_ready() -> None:
+    opening = Opening("x", f"model = build()\n{READY}model.body\noutputs = model(inputs)", "")
+    insert = Insert("bottleneck", (0,), 4)
+    made = native.completed(opening, (insert, insert))
+    assert made.use.splitlines()[-4:] == [
+        "model = build()",
+        'put_in(model.body, folder + "/adapter")',
+        'put_in_2(model.body, folder + "/adapter-2")',
+        "outputs = model(inputs)",
+    ]
+    assert made.use.count("def put_in(") == made.use.count("def put_in_2(") == 1 and "regraft" not in made.use
+    assert made.check == "" and native.completed(opening, ()).use == "model = build()\noutputs = model(inputs)"
 
 
 def test_it_never_sees_regraft() -> None:

@@ -120,7 +120,7 @@ def settle(plan: Plan, graft: Graft, head: nn.Module, base: str, part: Path) -> 
     Returns: What is no part of the weights, in the order of its folders.
     """
     view, inserts = graft.view, (*graft.view.worn, *plan.inserts)
-    beside = tuple(insert for insert in inserts if not bundles.merges(insert))
+    beside = tuple({insert.kind: insert for insert in inserts if not bundles.merges(insert)}.values())
     merged = [insert for insert in inserts if bundles.merges(insert)]
     whole = all(phase.norm == "keep" for phase in plan.phases)
     for number, insert in [*enumerate(merged, len(beside)), *enumerate(beside)]:

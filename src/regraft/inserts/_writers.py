@@ -22,11 +22,16 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Block(NamedTuple):
-    """A block in one pass: the shapes of its input and output, and path → shape of the layers that write to its sum."""
+    """A block in one pass: the shapes of its input and output, and path → shape of the layers that write to its sum.
+
+    `part` is the module whose output is what the last of these wrote, with the layers before it: the feed-forward part;
+    "" where it is no module of its own, or a chain. Where there is one, the shapes are those of its input and output.
+    """
 
     taken: torch.Size
     given: torch.Size
     writers: dict[str, torch.Size]
+    part: str = ""
 
 
 def blocks_of(root: nn.Module, stage: str) -> list[str]:
@@ -50,6 +55,7 @@ def watched(root: nn.Module, run: Callable[[], Any], paths: Sequence[str]) -> di
     In blocks with convolutions no writers are looked for: what they add are maps.
     """
     ways, owner, shapes = _Ways(), dict[str, str](), dict[str, tuple[torch.Size, torch.Size]]()
+    parts, written = dict[str, str](), dict[str, str]()
     modules = dict(root.named_modules())
     for block in paths:
         within = {p: m for p, m in modules.items() if p == block or p.startswith(f"{block}.")}
@@ -59,6 +65,8 @@ def watched(root: nn.Module, run: Callable[[], Any], paths: Sequence[str]) -> di
                 for p, m in within.items()
                 if (linear(m) or isinstance(m, nn.MultiheadAttention)) and not is_read(root, p)
             }
+            inside = {p: sum(one.startswith(f"{p}.") for one in owner) for p in within if p != block}
+            parts |= {p: block for p, n in inside.items() if n > 1 and not isinstance(modules[p], nn.Sequential)}
 
     def ended(path: str, taken: Any, out: Any) -> None:
         made = out if isinstance(out, Tensor) else out[0] if isinstance(out, (tuple, list)) else None
@@ -66,20 +74,24 @@ def watched(root: nn.Module, run: Callable[[], Any], paths: Sequence[str]) -> di
             shapes[path] = next((t.shape for t in taken if isinstance(t, Tensor)), torch.Size()), made.shape
             if path in owner:
                 ways.mark(made, path)
+            elif path in parts and (writer := ways.writer(made)):
+                written[path] = writer
 
     hooks = [
         modules[path].register_forward_hook(
             lambda _m, args, named, out, path=path: ended(path, (*args, *named.values()), out), with_kwargs=True
         )
-        for path in {*paths, *owner}
+        for path in {*paths, *owner, *parts}
     ]
     with removed(hooks), torch.no_grad(), ways:
         run()
-    return {
-        block: Block(*shapes[block], {p: shapes[p][1] for p, b in owner.items() if b == block and p in ways.writers})
-        for block in paths
-        if block in shapes
-    }
+    found = {}
+    for block in (block for block in paths if block in shapes):
+        writers = {p: shapes[p][1] for p in ways.ran if owner[p] == block and p in ways.writers}
+        last = next(reversed(writers), "")
+        part = next((p for p, b in parts.items() if b == block and last and written.get(p) == last), "")
+        found[block] = Block(*shapes[part or block], writers, part)
+    return found
 
 
 class _Ways(TorchDispatchMode):
@@ -88,6 +100,7 @@ class _Ways(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.writers: set[str] = set()
+        self.ran: list[str] = []
         self._is: dict[int, str] = {}
         self._from: dict[int, frozenset[str]] = {}
         self._kept: list[Tensor] = []
@@ -95,9 +108,14 @@ class _Ways(TorchDispatchMode):
 
     def mark(self, tensor: Tensor, path: str) -> None:
         """This is what the layer at `path` gave."""
+        self.ran.append(path)
         self._is[id(tensor)] = path
         self._from[id(tensor)] = self._from.get(id(tensor), frozenset()) | {path}
         self._kept.append(tensor)
+
+    def writer(self, tensor: Tensor) -> str:
+        """The layer that gave this, arranged as it may be since; "" for a tensor that something was done to."""
+        return self._is.get(id(tensor), "")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

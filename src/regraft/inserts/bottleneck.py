@@ -22,6 +22,7 @@ from regraft.waist import Insert
 NAME = "narrow"
 """What the adapter is called in the module that has it."""
 CONFIG, WEIGHTS = "insert.json", "insert.safetensors"
+INSIDE = f".{NAME}."
 KIND = "bottleneck"
 STD = 0.01
 
@@ -62,30 +63,30 @@ def put(view: View, insert: Insert, seed: int) -> None:
     """Put adapters of width `size` into the insert's stages: x + up(relu(down(x))), `up` zero, so that nothing changes.
 
     `where` is "houlsby", behind each layer whose output a transformer block adds to what goes through it (its attention
-    and its feed-forward part), or "parallel", beside the whole block. Behind other blocks, and beside them, they are
-    1 × 1 convolutions.
+    and its feed-forward part), or "parallel", beside the feed-forward part, or the whole block where that is no module
+    of its own. Behind blocks of maps, and beside them, they are 1 × 1 convolutions. Adapters that are there stay.
 
     Reference: Houlsby et al., Parameter-efficient transfer learning for NLP, 2019; He et al., Towards a unified view of
     parameter-efficient transfer learning, 2022.
-    Raises: UsageError: no place in these stages, or one that has an adapter already.
+    Raises: UsageError: there is no place in these stages.
     """
     found = _places(view, insert)
-    if not found or any(isinstance(view.module.get_submodule(path), (_Behind, _Beside)) for path in found):
+    if not found:
         raise UsageError(
-            "there are bottleneck adapters in this network already" if found else "there is no place for an adapter",
-            saw=", ".join(found) or f"{insert.where} in " + ", ".join(view.stages[i].name for i in insert.stages),
-            allowed="blocks without one, whose outputs are features or maps",
-            do="choose another strategy" if found else "choose more blocks (--bottleneck.last)",
+            "there is no place for an adapter",
+            saw=f"{insert.where} in " + ", ".join(view.stages[i].name for i in insert.stages),
+            allowed="blocks whose outputs are features or maps",
+            do="choose more blocks (--bottleneck.last)",
         )
     draw = torch.Generator().manual_seed(seed)
-    for path, place in found.items():
-        narrow = _adapter(place, insert.size)
+    for path in (path for path in found if path not in _held(view)):
+        narrow = _adapter(found[path], insert.size)
         down, *zeros = narrow.parameters()
         with torch.no_grad():
             down.normal_(0, STD, generator=draw)
             for zero in zeros:
                 zero.zero_()
-        _attach(view.module.get_submodule(path), narrow, place.beside)
+        _attach(view.module.get_submodule(path), narrow, found[path].beside)
 
 
 def take_out(view: View) -> None:
@@ -180,9 +181,9 @@ def _places(view: View, insert: Insert) -> dict[str, Place]:
     found: dict[str, Place | None] = {}
     for path, block in _writers.watched(bare, lambda: view.call(bare, batch), paths).items():
         if insert.where == "parallel":
-            found[path] = _beside(block.taken, block.given)
+            found[block.part or path] = _beside(block.taken, block.given)
         elif block.writers:
-            found |= {inner: _behind(shape, True) for inner, shape in block.writers.items()}
+            found |= {inner: _behind(shape, True) for inner, shape in block.writers.items() if INSIDE not in inner}
         else:
             found[path] = _behind(block.given, False)
     return {path: place for path, place in found.items() if place}

@@ -21,7 +21,7 @@ class Knobs(Tuning):
     """width: of the adapters, between the projection down and the one up.
 
     last: how many of the last blocks (stages, where there are none) have them, 0 for all.
-    by: houlsby, behind attention and feed-forward part of each block, or parallel, beside the whole block.
+    by: houlsby, behind attention and feed-forward part of each block, or parallel, beside the latter.
     ratio: the adapters' share of the head's rate.
     epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
     """
