@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from regraft.planner import survey
 from regraft.planner.arms import arms, uneven, wrong_labels
 from regraft.planner.clock import Clock
 from regraft.planner.course import Course
+from regraft.planner.pick import Field
 from regraft.planner.propose import propose
 from regraft.planner.race import Race
 from regraft.waist import Budget, Facts, Finished, Loss, Optimizer, Phase, Plan, Said, Target, Task, Trial
@@ -85,11 +87,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Course:
     return places.text_course(tmp)
 
 
-def race(base: Course, folder: Path, budget: Budget = FREE, rare: bool = True) -> Race:
+def race(base: Course, folder: Path, budget: Budget = FREE, rare: bool = True, first: str = "") -> Race:
     course = dataclasses.replace(base, folder=Folder(folder))
     facts = Facts(places.card(course), survey.backbone(course.view, "mark"), course.machine)
-    plans = propose(facts, ["probe"], [("probe.epochs", "2"), ("probe.lr", "0.01")], 0.5, raced=True)
-    return Race(course, plans[:1], budget, Clock(Folder(folder), 0.0, time.monotonic()), named=False, rare=rare)
+    names = [first, "probe"] if first else ["probe"]
+    plans = propose(facts, names, [("probe.epochs", "2"), ("probe.lr", "0.01")], 0.5, raced=True)
+    plans = plans[: 1 + next(i for i, plan in enumerate(plans) if plan.strategy == "probe")]
+    return Race(course, plans, budget, Clock(Folder(folder), 0.0, time.monotonic()), named=False, rare=rare)
 
 
 def run(made: Race) -> list[tuple[object, ...]]:
@@ -106,7 +110,7 @@ def test_the_leader_meets_its_arms_and_a_stopped_race_goes_on_among_them(base: C
     whole = race(base, tmp_path / "whole")
     told = [event.text for event in whole.run() if isinstance(event, Said)]
     assert [t.label.split(" ", 3)[-1] for t in whole.trials[1:4]] == [f"{name} (mean)" for name in BOTH[:3]]
-    assert any("is trained again with 3 other losses or samplings" in text for text in told)
+    assert any("is trained again in 3 other ways" in text for text in told)
     assert len(whole.plans) == 4 and len(whole.trials) == 4
     stopped, ended = race(base, tmp_path / "stopped"), 0
     work = stopped.run()
@@ -121,6 +125,22 @@ def test_the_leader_meets_its_arms_and_a_stopped_race_goes_on_among_them(base: C
 def test_a_budget_of_trials_holds_and_without_leave_there_are_no_arms(base: Course, tmp_path: Path) -> None:
     assert len(run(race(base, tmp_path / "three", Budget(trials=3)))) == 3
     assert len(run(race(base, tmp_path / "none", rare=False))) == 1
+
+
+def test_where_a_plan_that_trains_nothing_leads_the_best_that_does_has_arms(
+    base: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = race(base, tmp_path / "asis", Budget(trials=4), first="asis")
+    values = Field.__init__
+
+    def leading(self: Field, *given: Any) -> None:
+        values(self, *given)
+        self.values |= {i: 2.0 for i, trial in enumerate(self.trials) if trial.plan.strategy == "asis"}
+
+    monkeypatch.setattr(Field, "__init__", leading)
+    run(made)
+    assert [t.plan.strategy for t in made.trials] == ["asis", "asis", "probe", "probe"]
+    assert made.trials[-1].label.startswith(made.trials[2].label.removesuffix(" (mean)") + " balance 1")
 
 
 @pytest.mark.parametrize(("flipped", "low", "high"), [(0.0, 0.0, 0.1), (0.3, 0.15, 0.45)])

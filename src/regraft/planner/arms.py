@@ -1,4 +1,4 @@
-"""Give a race's leader rivals that differ in the loss alone, for rare classes and for labels that look wrong."""
+"""Give the best plan of a race rivals that differ in the loss alone: for rare classes, for labels that look wrong."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Race:
     Args:
         plans: What was proposed, the rates of a kind with the most promising first.
         named: The plans were asked for: none is left out because it cannot win, none stopped because it is behind.
-        rare: Nobody has said how rare classes are dealt with: where that matters the leader is tried in other ways.
+        rare: Nobody has said how rare classes are dealt with: where that matters the best plan is tried in other ways.
         around: The plans that are tried around a leader.
     `running` is what runs or ran last: its number, the plan, and the epoch to which it runs, 0 for its end.
     """
@@ -100,19 +100,21 @@ class Race:
             self.clock.tick(now=True)
 
     def _arms(self) -> Iterator[Event]:
-        """Hold the leader against itself with losses for rare classes and wrong labels, where there are such."""
+        """Train the best plan that trains something again, for rare classes and wrong labels, where there are such."""
         if self.named or self._nothing_yet():
             return
-        lead, wrong = self.trials[self._field().lead()], wrong_labels(self.course, self.trials)
-        found = arms(lead.plan, self.course.task, self.rare, wrong)
-        if self.budget.trials:
-            found = found[: max(0, self.budget.trials - len(self.trials))]
-        if not found:
+        field, wrong = self._field(), wrong_labels(self.course, self.trials)
+        ways = {i: arms(self.trials[i].plan, self.course.task, self.rare, wrong) for i in field.values}
+        able = [i for i in ways if ways[i]]
+        left = max(0, self.budget.trials - len(self.trials)) if self.budget.trials else len(RARE) + 1
+        if not able or not left:
             return
-        told = "classes are far apart in size" if self.rare else ""
-        told += f"{' and ' * bool(told)}about {wrong:.0%} of the labels look wrong" if wrong >= NOISY else ""
-        yield Said(f"{told}: {lead.label} is trained again with {len(found)} other losses or samplings")
-        begin = len(self.plans)
+        lead = max(able, key=lambda i: field.values[i])
+        found, begin = ways[lead][:left], len(self.plans)
+        why = ["classes are far apart in size"] if self.rare else []
+        why += [f"about {wrong:.0%} of the labels look wrong"] if wrong >= NOISY else []
+        count = f"{len(found)} other way{'s' * (len(found) > 1)}"
+        yield Said(f"{' and '.join(why)}: {self.trials[lead].label} is trained again in {count}")
         self.plans += found
         self.course.trunks.expect(found)
         yield from self._families([[entry] for entry in enumerate(found, begin)], 0)
