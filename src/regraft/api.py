@@ -35,6 +35,7 @@ def adapt(
     val: str | Path = "",
     test: str | Path = "",
     max_rows: int = 0,
+    shots: int = 0,
     positive: str = "",
     order: Sequence[str] = (),
     allow_bad: str | float = "1%",
@@ -62,7 +63,8 @@ def adapt(
         model: A folder in Hugging Face or timm layout, `minilm`, `provider/NAME`, a state dict with `arch`, a bundle, a
             module.
         target, text, image, group, sensitive, time: Columns, where they are not to be guessed; two texts make a pair.
-        task: A name in tasks/; `val`, `test`: paths of given splits; `max_rows`: most rows of a split, 0 for all.
+        task: A name in tasks/; `val`, `test`: paths of given splits; `max_rows`: most rows of a split, 0 for all;
+            `shots`: so many rows of each class to train and validate with, 0 for all.
         positive: Of two classes the one that is looked for; `order`: the labels from low to high, for task "ordinal".
         allow_bad: The share of files and rows that may be unusable; they are left out and listed in quarantine.jsonl.
         metric: What decides.
@@ -91,6 +93,7 @@ def adapt(
         val=str(val),
         test=str(test),
         max_rows=max_rows,
+        shots=shots,
         positive=positive,
         order=tuple(order),
         allow_bad=parse_share(allow_bad),

@@ -18,7 +18,16 @@ from regraft.deliver.inputs import is_there, safe
 from regraft.errors import ModelError, UsageError
 from regraft.kit import durable, hardware, places, shelf, store
 from regraft.planner.propose import propose
-from regraft.planner.request import Source, balance_of, find_provider, prepare, resolved, strategies_of, zoo_of
+from regraft.planner.request import (
+    Source,
+    balance_of,
+    few_rows,
+    find_provider,
+    prepare,
+    resolved,
+    strategies_of,
+    zoo_of,
+)
 from regraft.waist import (
     Account,
     BackboneCard,
@@ -48,6 +57,7 @@ if TYPE_CHECKING:
     from regraft.planner.advise import Advice
     from regraft.planner.clock import Clock
     from regraft.planner.course import Course
+    from regraft.planner.draws import Draws
     from regraft.planner.rules import Needs
 
 T = TypeVar("T")
@@ -167,6 +177,37 @@ def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
 
     facts, course, plans = _opened(options, data, options.model)
     return [sizes.forecast(facts, course, plan) for plan in plans]
+
+
+def shots(options: Options, draws: int, out: Path) -> Generator[Event, None, Draws]:
+    """So many rows of each class, drawn several times over: what each strategy reaches on the test split, and how sure
+    that is. The same call again reads the trials that are there.
+
+    Raises: as `steps`; DataError: a class has fewer rows.
+    """
+    from regraft.data import few
+
+    named = replace(options, strategies=options.strategies or tuple(few_rows()))
+    options = resolved(named)
+    reading = replace(options.reading, shots=0)
+    data = yield from _read(replace(options, reading=reading), options.data)
+    facts, course, plans = _opened(options, few.drawn(data, options.reading.shots, options.seed), options.model)
+    mark = fingerprint(options, data.fingerprint, facts.backbone.fingerprint)
+    stem = f"{store.slug(data.name)}-{store.slug(Path(options.model).name)}-shots"
+    path = store.place(out, stem, mark, fresh=False)
+    from regraft.planner.draws import Draws, repeat
+
+    def one(number: int) -> tuple[Course, list[Plan]]:
+        seed = options.seed + number
+        some = few.drawn(data, options.reading.shots, seed)
+        return replace(course, data=some, folder=store.Folder(path / f"draw-{number + 1}"), seed=seed), plans
+
+    with durable.lock(path / ".lock", f"the draws {path}"):
+        found = yield from repeat(one(number) for number in range(draws))
+        metric, test = course.task.metrics[0].name, len(data.test)
+        told = Draws(data.name, options.model, options.reading.shots, draws, metric, test, found)
+        store.Folder(path).write("shots", told)
+    return told
 
 
 def advice(

@@ -182,7 +182,8 @@ class Reading:
     """How data is read, where the user does not leave it to guesses: names of columns, paths of splits.
 
     An empty field is guessed. `task` is a name in tasks/, `order` the labels from low to high. `max_rows` bounds each
-    split, 0 is no bound. `allow_bad` is the share of files and rows that may be unusable.
+    split, 0 is no bound. `allow_bad` is the share of files and rows that may be unusable. With `shots` training and
+    validation have so many rows of each class together, 0 for all.
     """
 
     target: str = ""
@@ -198,6 +199,7 @@ class Reading:
     positive: str = ""
     order: tuple[str, ...] = ()
     allow_bad: float = 0.01
+    shots: int = 0
 
 
 @dataclass(frozen=True, slots=True)

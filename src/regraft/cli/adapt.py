@@ -50,6 +50,9 @@ def adapt(
     val: Annotated[str, typer.Option("--val", help="A path with the validation split.")] = "",
     test: Annotated[str, typer.Option("--test", help="A path with the test split.")] = "",
     max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows of each split; 0 takes all.", min=0)] = 0,
+    shots: Annotated[
+        int, typer.Option("--shots", help="Rows of each class to train and validate with; 0 takes all.", min=0)
+    ] = 0,
     positive: Annotated[str, typer.Option("--positive", help="Of two classes, the one that is looked for.")] = "",
     order: Annotated[str, typer.Option("--order", help="The labels from low to high, for --task ordinal.")] = "",
     allow_bad: Annotated[
@@ -118,6 +121,7 @@ def adapt(
         val=val,
         test=test,
         max_rows=max_rows,
+        shots=shots,
         positive=positive,
         order=names(order),
         allow_bad=parse_share(allow_bad),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from regraft import __version__
-from regraft.cli import adapt, adapters, advise, cache, compare, config, doctor, evaluate, predict, report, runs
+from regraft.cli import adapt, adapters, advise, cache, compare, config, doctor, evaluate, predict, report, runs, shots
 from regraft.cli.adapt import FULL
 from regraft.cli.knobs import known, settled, strategies_of
 from regraft.cli.screen import clean, put, put_error
@@ -32,6 +32,7 @@ GROUPS: dict[str, tuple[str, tuple[Callable[..., None], ...]]] = {
 VERBS: dict[str, Callable[..., None]] = {
     "advise": advise.advise,
     "adapt": adapt.adapt,
+    "shots": shots.shots,
     "predict": predict.predict,
     "evaluate": evaluate.evaluate,
     "compare": compare.compare,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from regraft.data import columns, inspect, sources, split
+from regraft.data import columns, few, inspect, sources, split
 from regraft.data.cells import TEXT
 from regraft.data.columns import Made, Roles
 from regraft.data.sources import FILE, LABEL, Found
@@ -68,7 +68,8 @@ def open_data(source: Any, seed: int = 0, reading: Reading = GUESS) -> Data:
         sensitive=roles.sensitive,
         bad=tuple(bad),
     )
-    return replace(data, flags=inspect.flags_of(_seen(data, found, roles.group), "data"))
+    data = replace(data, flags=inspect.flags_of(_seen(data, found, roles.group), "data"))
+    return few.drawn(data, reading.shots, seed) if reading.shots else data
 
 
 def _seen(data: Data, found: Found, group: str) -> Seen:

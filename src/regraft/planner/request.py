@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from regraft.errors import ModelError, UsageError, near, unknown
 from regraft.kit import shelf
 from regraft.planner.propose import check_knobs
-from regraft.waist import Budget, Data, Encoder, Options, Target, Task
+from regraft.waist import Budget, Data, Encoder, Options, Settings, Target, Task
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -73,10 +73,20 @@ def resolved(options: Options) -> Options:
     >>> resolved(Options("photos", "minilm", strategies=("probe",))).budget == Budget()
     True
     """
+    if options.reading.shots:
+        options = replace(options, knobs=_for_few(options))
     check_request(options)
     if options.strategies or options.budget != Budget():
         return options
     return replace(options, budget=USUAL)
+
+
+def _for_few(options: Options) -> tuple[tuple[str, str], ...]:
+    """The knobs of a request for few rows: those that strategies have for these, where nothing else is said."""
+    asked, running = dict(options.knobs), strategies_of(options)
+    usual = {f"{name}.{k}": str(v) for name, knobs in few_rows().items() if name in running for k, v in knobs}
+    said = {name.split(".")[0] for name in asked}
+    return tuple(sorted(({k: v for k, v in usual.items() if k.split(".")[0] not in said} | asked).items()))
 
 
 def parse_budget(text: str) -> Budget:
@@ -111,9 +121,23 @@ def parse_share(text: str | float) -> float:
 
 
 def strategies_of(options: Options) -> tuple[str, ...]:
-    """The strategies that were asked for, or all that need not be asked for by name (`NAMED`)."""
-    usual = (name for name in shelf.names("strategies") if not vars(shelf.find("strategies", name)).get("NAMED"))
+    """The strategies that were asked for, or all that need not be asked for by name (`NAMED`).
+
+    Where few rows of each class are asked for, those that are for them (`FEW`) need no name either.
+    """
+    few = few_rows() if options.reading.shots else {}
+    usual = (n for n in shelf.names("strategies") if n in few or not vars(shelf.find("strategies", n)).get("NAMED"))
     return options.strategies or tuple(usual)
+
+
+def few_rows() -> dict[str, Settings]:
+    """The strategies that suit a few rows of each class, with the knobs that make them so.
+
+    >>> sorted(few_rows())
+    ['contrast', 'probe', 'prototype']
+    """
+    found = {name: vars(shelf.find("strategies", name)).get("FEW") for name in shelf.names("strategies")}
+    return {name: knobs for name, knobs in found.items() if knobs is not None}
 
 
 def check_request(options: Options) -> None:

@@ -12,8 +12,8 @@ from regraft.errors import UsageError
 from regraft.strategies._tuning import Tuning, epochs, stages
 from regraft.waist import Count, Facts, Passes, Plan
 
-NAMED = True
-"""It runs where it is asked for by name."""
+NAMED, FEW = True, ()
+"""It runs where it is asked for by name, or where few rows of each class are."""
 RATES = (3e-4,)
 PASSES, DEEPEST = 10, 3
 

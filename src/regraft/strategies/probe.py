@@ -17,6 +17,8 @@ PASSES = 30
 GRID = tuple(round(1e-3 * 10 ** (i / 4), 6) for i in range(13)), (0.0, 0.9), (0.0, 1e-4)
 """Rates, momenta and weight decays of which every combination is tried."""
 OF_BOTH = ("pooling", "smoothing", "balance", "sampling", "blocks")
+FEW = (("by", "path"),)
+"""It also runs where few rows of each class are asked for, and cross-validation among these chooses then."""
 WAYS = {
     "path": (("class", "number"), "one class or one number", ("by", *OF_BOTH)),
     "grid": (

@@ -8,7 +8,7 @@ from regraft.backbone.pooling import Asked, chosen
 from regraft.errors import UsageError
 from regraft.waist import Facts, Optimizer, Phase, Plan
 
-NAMED = True
+NAMED, FEW = True, ()
 """It runs where it is asked for by name, or where few rows of each class are."""
 
 
