@@ -16,7 +16,7 @@ import time
 from results import HERE, ROOT
 
 ENGINE = ("heads", "policy", "probe", "full", "growing", "taps", "suffix", "grid", "views", "rerun")
-BENCHES = (*ENGINE, "many", "price", "oracle", "advice")
+BENCHES = (*ENGINE, "many", "shots", "shots_pictures", "price", "oracle", "advice")
 """Files of this folder, the shortest first; advice is judged by the oracle."""
 
 
