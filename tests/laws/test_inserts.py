@@ -29,15 +29,8 @@ LORAS += [("timm/resnet18", "auto", 64), ("timm/convnext", "all", 64), ("torchvi
 BOTTLENECKS = [("bert", "houlsby", 12), ("gpt2", "parallel", 12), ("vit", "houlsby", 32), ("swin", "parallel", 64)]
 BOTTLENECKS += [("resnet", "parallel", 64), ("timm/resnet18", "houlsby", 64)]
 BOTTLENECKS += [("timm/convnext", "parallel", 64)]
-IA3S = [
-    ("bert", "auto", 12),
-    ("gpt2", "auto", 12),
-    ("vit", "auto", 32),
-    ("resnet", "conv", 64),
-    ("timm/vit", "all", 32),
-]
-IA3S += [("timm/convnext", "all", 64)]
-PREFIXES = [("bert", "", 12), ("gpt2", "", 12), ("vit", "", 32), ("timm/vit", "", 32)]
+IA3S = [("bert", "auto", 12), ("gpt2", "auto", 12), ("timm/vit", "all", 32), ("resnet", "conv", 64)]
+PREFIXES = [("bert", "", 12), ("gpt2", "", 12), ("timm/vit", "", 32)]
 PROMPTS = [("bert", "shallow", 12), ("minilm", "deep", 12), ("vit", "deep", 32), ("timm/vit", "shallow", 32)]
 KINDS: list[tuple[str, Settings, list[tuple[str, str, int]]]]
 KINDS = [("lora", PLAIN, LORAS), ("lora", DORA, LORAS), ("bottleneck", (), BOTTLENECKS), ("ia3", (), IA3S)]

@@ -23,7 +23,6 @@ NETWORKS = [
     ("bert", "auto", 12),
     ("gpt2", "auto", 12),
     ("minilm", "linear", 12),
-    ("vit", "auto", 32),
     ("resnet", "conv", 64),
     pytest.param("timm/vit", "all", 32, marks=pytest.mark.image),
     pytest.param("timm/convnext", "all", 64, marks=pytest.mark.image),
