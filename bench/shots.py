@@ -204,9 +204,9 @@ def told(found: dict[str, list[float]], sets: list[str], draws: int, most: int, 
     for i, name in enumerate(sets):
         a, b = right[OURS][i], right[other][i]
         ahead += bool(a.mean() >= b.mean())
-        spread = float(1.96 * (a - b).std(ddof=1) / draws**0.5) if draws > 1 else float("nan")
+        spread = float(1.96 * (a - b).std(ddof=1) / draws**0.5) if draws > 1 else 0.0
         more = {"accuracy": {OURS: round(float(a.mean()), 4), other: round(float(b.mean()), 4)}, "draws": draws}
-        gap = f"{100 * float((a - b).mean()):+.1f} points (± {100 * spread:.1f})"
+        gap = f"{100 * float((a - b).mean()):+.1f} points" + (f" (± {100 * spread:.1f})" if draws > 1 else "")
         equal = {"what": f"mean accuracy over {draws} draws, ours less theirs", "difference": gap}
         work = f"{name}, {SHOTS} a class, MiniLM"
         ratios = (seconds[other][i] / seconds[OURS][i]).tolist()
