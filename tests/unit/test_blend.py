@@ -147,6 +147,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
         yield Finished(along(course, number, trial, 0.6))
 
     monkeypatch.setattr(races, "blend", half)
+    monkeypatch.setattr(races, "closer", lambda *_: None)
     monkeypatch.setattr("regraft.flow.strategies_of", lambda options: options.strategies or ("asis", "full"))
 
 
