@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def adapt(
     data: Any,
     *,
-    model: Any,
+    model: Any = None,
+    zoo: str | Path = "",
     target: str = "",
     text: str | Sequence[str] = (),
     image: str = "",
@@ -61,7 +62,7 @@ def adapt(
         data: A path (class folders of pictures or texts, a table, a folder of tables by split), a DataFrame, a
             `datasets.Dataset`, a tuple of arrays (X, y), or a dictionary split → one of these.
         model: A folder in Hugging Face or timm layout, `minilm`, `provider/NAME`, a state dict with `arch`, a bundle, a
-            module.
+            module; of a list of these, and of those in the folder `zoo`, the best by transferability scores.
         target, text, image, group, sensitive, time: Columns, where they are not to be guessed; two texts make a pair.
         task: A name in tasks/; `val`, `test`: paths of given splits; `max_rows`: most rows of a split, 0 for all;
             `shots`: so many rows of each class to train and validate with, 0 for all.
@@ -100,7 +101,7 @@ def adapt(
     )
     options = Options(
         data=str(data) if isinstance(data, (str, Path)) else f"<{type(data).__name__}>",
-        model=_told(model),
+        model=_told(model) if model is not None and not isinstance(model, list) else "",
         reading=reading,
         strategies=tuple(strategies),
         knobs=texts,
@@ -116,6 +117,8 @@ def adapt(
         seed=seed,
         advice=advice,
     )
+    if zoo or isinstance(model, list):
+        return finish(flow.of_best(options, Path(out), _named(model), str(zoo), fresh=fresh, data=data))
     return finish(steps(options, Path(out), fresh=fresh, data=data, model=model))
 
 
@@ -209,11 +212,7 @@ def advise(
     """
     from regraft.planner.rules import Needs
 
-    models = model if isinstance(model, list) else [] if model is None else [model]
-    named: dict[str, Any] = {}
-    for one in models:
-        told = _told(one)
-        named[f"{told} {len(named) + 1}" if told in named and named[told] is not one else told] = one
+    named = _named(model)
     reading = Reading(
         target=target,
         text=(text,) if isinstance(text, str) and text else tuple(text),
@@ -295,3 +294,12 @@ def _told(model: Any) -> str:
     if isinstance(model, (str, Path)):
         return str(model)
     return f"<{type(model[0] if isinstance(model, tuple) else model).__name__}>"
+
+
+def _named(model: Any) -> dict[str, Any]:
+    """Name → query of a model, of a list of them, or of none."""
+    named: dict[str, Any] = {}
+    for one in model if isinstance(model, list) else [] if model is None else [model]:
+        told = _told(one)
+        named[f"{told} {len(named) + 1}" if told in named and named[told] is not one else told] = one
+    return named

@@ -161,9 +161,32 @@ def steps(
         folder.write("request", request)
         folder.write("data", card)
         durable.write(path / "quarantine.jsonl", _quarantine(rows.bad))
+        if source.choice is not None:
+            folder.write("choice", source.choice)
         _keep_splits(folder, rows)
         yield Said(f"going on with the run {path}" if known else f"run {path}")
         return (yield from _work(options, rows, folder, prepared, mark, begun, not fresh))
+
+
+def of_best(
+    options: Options, out: Path, named: Mapping[str, Any], zoo: str, *, fresh: bool = False, data: Any = None
+) -> Generator[Event, None, Run]:
+    """As `steps`, with the best of several models, name → query, and of those in the folder `zoo`.
+
+    Raises: as `steps` and `advice`; ModelError: none of them can be used.
+    """
+    begun, options = hardware.begun(), resolved(options)
+    queries = {**zoo_of(zoo, named), **named}
+    rows = open_data(_itself(options.data, data, "data"), options.seed, options.reading)
+    from regraft.deliver.chosen import choosing
+    from regraft.planner import choose
+
+    choice = yield from choose.choose(options, rows, queries, tuple(named))
+    for line in choosing(choice):
+        yield Said(line)
+    name = choice.best.name
+    source = Source(queries[name], choice)
+    return (yield from steps(replace(options, model=name), out, fresh=fresh, data=data, model=source, begun=begun))
 
 
 def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:

@@ -19,11 +19,12 @@ from regraft.deliver.chosen import choosing, shorter
 from regraft.engine import heads
 from regraft.errors import ModelError, UsageError
 from regraft.flow import finish
+from regraft.kit.store import Folder
 from regraft.planner import advise, choose, profile
 from regraft.planner.choose import Candidate, Choice, LeftOut
 from regraft.waist import Options, Reading, plain
 from tests import places
-from tests.calls import call, error_of
+from tests.calls import call, error_of, object_of
 
 Captured = pytest.CaptureFixture[str]
 NATIVE = ("red", "green", "blue", "grey", "pink")
@@ -265,3 +266,23 @@ def test_photographs_are_better_told_apart_by_a_network_that_knows_photographs(
     assert told.rows == 32 and dict(told.best.scores)["ridge"] > 0.65 and dict(told.best.scores)["leep"] < 0
     assert told.best.asis is not None and told.best.asis > 0.75, "ImageNet has ants and bees"
     assert {one.name for one in told.left_out} == {"resnet20_cifar10", "stories260K"}
+
+
+def test_the_best_of_several_models_is_adapted_and_the_report_says_how_it_was_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = places.pictures(tmp_path / "data")
+    models = [str(places.model(tmp_path / "zoo" / name, seed)) for seed, name in enumerate(("one", "other"))]
+    asked = ["adapt", data, "--strategy", "probe", "--probe.epochs", 2, "--out", tmp_path / "runs"]
+    capsys.readouterr()  # what saving models drew
+    told = object_of([*asked, "--zoo", tmp_path / "zoo"], capsys)
+    run = Path(told["run"])
+    choice = Folder(run).load("choice", Choice)
+    assert {one.name for one in choice.candidates} == {*models}
+    assert Folder(run).load("options", Options).model == choice.best.name
+    for name in ("report.md", "report.html"):
+        assert "How the model was chosen" in (run / name).read_text("utf-8")
+    again = regraft.adapt(data, model=[*models], strategies=["probe"], knobs={"probe.epochs": 2}, out=tmp_path / "runs")
+    assert again.folder == run, "the same choice, the same run"
+    error = error_of(["adapt", data, data, *(w for m in models for w in ("--model", m))], capsys)
+    assert error["what"] == "several tasks share one model"

@@ -130,4 +130,4 @@ def test_a_verb_of_verbs_alone_shows_them(capsys: Captured, verb: str) -> None:
 
 def test_an_unknown_verb_leads_to_the_help(capsys: Captured) -> None:
     error = error_of(["adpt"], capsys)
-    assert "Did you mean 'adapt'?" in error["what"] and error["do"] == "regraft --help"
+    assert "Did you mean 'adapt'" in error["what"] and error["do"] == "regraft --help"

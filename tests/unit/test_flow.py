@@ -147,11 +147,11 @@ def test_splits_are_written_as_they_were_used(finished: flow.Run) -> None:
 
 
 def test_a_refused_result_ships_nothing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from regraft.audit import gate
+    from regraft.deliver import ship
     from regraft.waist import Verdict
 
     monkeypatch.setattr(pack, "_self_test", lambda *_: None)
-    monkeypatch.setattr(gate, "gate", lambda *_: Verdict("refuse", 0, "r", "all", (), ()))
+    monkeypatch.setattr(ship, "gate", lambda *_: Verdict("refuse", 0, "r", "all", (), ()))
     knobs = {"probe.epochs": 1}
     run = api.adapt(home / "data", model=home / "model", strategies=["probe"], knobs=knobs, out=tmp_path)
     assert run.verdict.decision == "refuse" and not run.bundle.exists()
@@ -163,7 +163,7 @@ def test_a_refused_result_ships_nothing(home: Path, tmp_path: Path, monkeypatch:
 def test_a_forecast_trains_and_writes_nothing(home: Path, tmp_home: Path) -> None:
     before = sorted(home.rglob("*"))
     asked = options(home, strategies=("probe", "scratch"), knobs=(("probe.lr", "0.001"), ("scratch.lr", "0.001")))
-    probe, _, scratch = flow.finish(flow.forecast(asked))
+    probe, *_, scratch = flow.finish(flow.forecast(asked))
     assert (probe["frontier"], probe["trainable"], probe["cache_bytes"]) == (4, 16 * 3 + 3, 60 * 16 * 4)
     assert (scratch["frontier"], scratch["cache_bytes"]) == (0, 0)
     assert 0 < probe["gflop_at_most"] < scratch["gflop_at_most"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,21 @@ from regraft.cli.given import USUAL, split
 from regraft.cli.knobs import alone
 from regraft.cli.screen import Json, Screen, Verbose, put, put_error, put_object, put_sentence, size
 from regraft.errors import GateError, Interrupted, UsageError
-from regraft.waist import Budget
+from regraft.waist import Budget, Event
 
 if TYPE_CHECKING:
     from regraft.flow import Run
     from regraft.waist import Options
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle; of several the best runs.",
+    ),
+]
+Zoo = Annotated[str, typer.Option("--zoo", help="A folder of models: the best of those that read such data is taken.")]
 More = Annotated[list[str] | None, typer.Argument(help="More data: a task each, on one backbone that is kept once.")]
 EXAMPLE = "regraft adapt photos/ --model path/to/model, or see regraft demo"
 
@@ -30,10 +39,8 @@ def adapt(
         str, typer.Argument(help="Class folders of pictures or texts, a table, or a folder of tables by split.")
     ] = "",
     more: More = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle."),
-    ] = "",
+    model: Models = None,
+    zoo: Zoo = "",
     strategy: Annotated[
         list[str] | None,
         typer.Option("--strategy", help="What to run; may be given again. All that suit, raced, if left out."),
@@ -128,7 +135,7 @@ def adapt(
     )
     options = Options(
         data=data,
-        model=model,
+        model=next(iter(model or ()), ""),
         reading=reading,
         strategies=tuple(dict.fromkeys(split(strategy))),
         knobs=tuple(sorted((knobs or {}).items())),
@@ -144,32 +151,51 @@ def adapt(
         seed=seed,
         advice=advice,
     )
+    many = [data, *more] if more else []
+    named = dict.fromkeys([*(model or ()), *([zoo] if zoo else ())])
     if resume is not None:
-        if options != Options("", "") or fresh or more:
+        if options != Options("", "") or fresh or many or named:
             raise alone(resume)
         options = store.Folder(store.existing(resume)).load("options", Options)
     else:
-        _complete(data, model, None if dry_run else out)
+        _complete(data, " ".join(named), None if dry_run else out)
     screen = Screen(quiet=as_json)
     if dry_run:
-        _foretell(screen, options, bool(more), as_json)
-        return
-    if more:
+        _foretell(screen, options, bool(many) or len(named) > 1 or bool(zoo), as_json)
+    elif many:
         from regraft.cli.many import adapt_many
 
-        adapt_many(screen, options, [data, *more], out, fresh, as_json)
-        return
-    work = flow.steps(options, out, fresh=fresh, resume=resume, begun=hardware.begun())
+        _one(named, zoo)
+        adapt_many(screen, options, many, out, fresh, as_json)
+    elif len(named) > 1 or zoo:
+        models = {name: name for name in model or ()}
+        _watch(screen, flow.of_best(options, out, models, zoo, fresh=fresh), out, as_json)
+    else:
+        work = flow.steps(options, out, fresh=fresh, resume=resume, begun=hardware.begun())
+        _watch(screen, work, resume or out, as_json)
+
+
+def _watch(screen: Screen, work: Generator[Event, None, Run], place: Path, as_json: bool) -> None:
+    """Show a run, and what came of it."""
     try:
         run = screen.watch(work)
     except Interrupted as stopped:
-        raise _halted(screen, stopped, resume or out, as_json) from stopped
+        raise _halted(screen, stopped, place, as_json) from stopped
     if as_json:
         put_object("adapt", object_of(run, "adapt"))
     else:
         finale(screen, run)
     if run.verdict.decision == "refuse":
         raise typer.Exit(GateError.code)
+
+
+def _one(named: Collection[str], zoo: str) -> None:
+    """Refuse several models.
+
+    Raises: UsageError: there are.
+    """
+    if len(named) > 1 or zoo:
+        raise UsageError("several tasks share one model", ", ".join(named), "one --model", "leave out the others")
 
 
 def demo(
@@ -195,18 +221,19 @@ def demo(
     screen.say("demo: the backbone was trained on invented pen strokes and has seen no digit")
     model = str(embedded.folder())
     fair = {"scratch.epochs": "60"}  # random weights need longer than the default to show what they can do
-    adapt(str(folder), model=model, budget="12trials", out=out, seed=seed, fresh=fresh, as_json=as_json, knobs=fair)
+    adapt(str(folder), model=[model], budget="12trials", out=out, seed=seed, fresh=fresh, as_json=as_json, knobs=fair)
 
 
 def _foretell(screen: Screen, options: Options, several: bool, as_json: bool) -> None:
     """Show the plans of a request and what they would take.
 
-    Raises: UsageError: it is for several data.
+    Raises: UsageError: it is for several data or models.
     """
     from regraft import flow
 
     if several:
-        raise UsageError("plans are shown for one task at a time", "several DATA", "one", "leave out the others")
+        saw = "several DATA or models"
+        raise UsageError("plans are shown for one task and model at a time", saw, "one", "leave out the others")
     plans = screen.watch(flow.forecast(options), kept=False)
     if as_json:
         put_object("adapt", {"plans": plans})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regraft.cli.adapt import check_place, names
+from regraft.cli.adapt import Models, Zoo, check_place, names
 from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object, size
 from regraft.waist import Options, Reading, plain
 
@@ -21,17 +21,8 @@ if TYPE_CHECKING:
 
 def advise(
     data: Annotated[str, typer.Argument(help="Whatever regraft adapt reads.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            help="A model's folder, minilm, provider/NAME, a state dict with --arch, a bundle; of several the best is "
-            "taken.",
-        ),
-    ] = None,
-    zoo: Annotated[
-        str, typer.Option("--zoo", help="A folder of models: the best of those that read such data is taken.")
-    ] = "",
+    model: Models = None,
+    zoo: Zoo = "",
     goal: Annotated[str, typer.Option("--goal", help="What matters most: accuracy, speed, stability or cost.")] = "",
     budget: Annotated[str, typer.Option("--budget", help="How long training may take: 30s, 5m, 1h30m.")] = "",
     energy_budget: Annotated[

@@ -28,7 +28,7 @@ ALIKE = {
     "evaluate": ("target", "text", "image", "max_rows", *MACHINE),
     "doctor": ("out", *MACHINE),
     "advise": (
-        *("model", "target", "text", "image", "group", "sensitive", "time", "task", "val", "test", "max_rows"),
+        *("model", "zoo", "target", "text", "image", "group", "sensitive", "time", "task", "val", "test", "max_rows"),
         *("positive", "order", "allow_bad", "metric", "long", "max_tokens", "arch", "budget", "seed", "precision"),
         *MACHINE,
     ),
@@ -292,7 +292,7 @@ def _default(param: str, value: Any) -> Any:
         return f"{float(value):.0%}" if not isinstance(value, str) else value
     return (
         []
-        if value is None and param in ("strategy", "model")
+        if not value and param in ("strategy", "model")
         else plain(value if not isinstance(value, Path) else str(value))
     )
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from regraft.data.open import sentence
-from regraft.deliver import figures, foreseen, grids, report
+from regraft.deliver import chosen, figures, foreseen, grids, report
 from regraft.deliver import story as words
 from regraft.deliver.figures import Bar, Point
 from regraft.deliver.story import Story, brief, clean, clock, count, figure, span
@@ -37,6 +37,7 @@ SECTIONS = (
     ("baselines", "What it is worth"),
     ("plans", "What was tried"),
     ("curves", "How the plans learned"),
+    ("models", "How the model was chosen"),
     ("foreseen", "What was foreseen"),
     ("mistakes", "Where it errs"),
     ("checks", "Checks"),
@@ -54,6 +55,8 @@ def write_page(story: Story) -> str:
     told["grids"] = _grids(story)
     told["figures"] = {"baselines": _baselines(story), "scatter": _scatter(story), "mistakes": _confusion(story)}
     told["foreseen"] = foreseen.told(story)
+    told["models"] = chosen.models(story.choice) if story.choice else None
+    told["choosing"] = [words.sentence_case(line) for line in chosen.choosing(story.choice)] if story.choice else []
     return render("page.html.j2", told)
 
 
@@ -87,6 +90,7 @@ def _answer(story: Story) -> dict[str, Any]:
     if story.verdict.fallback:
         answer.append(("In its place", words.sentence_case(story.verdict.fallback)))
     data, model = brief(story.data.name), brief(story.backbone.name)
+    absent = {name for name, held in (("foreseen", story.advice), ("models", story.choice)) if held is None}
     return {
         "title": f"{data} on {model}",
         "data_name": data,
@@ -95,7 +99,7 @@ def _answer(story: Story) -> dict[str, Any]:
         "lede": lede,
         "facts": _facts(story),
         "answer": answer,
-        "sections": [one for one in SECTIONS if one[0] != "foreseen" or story.advice is not None],
+        "sections": [one for one in SECTIONS if one[0] not in absent],
         "shipped": story.shipped,
     }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regraft.data.open import sentence
-from regraft.deliver import foreseen, grids
+from regraft.deliver import chosen, foreseen, grids
 from regraft.deliver import story as words
 from regraft.deliver.grids import Grid
 from regraft.deliver.story import Story
@@ -72,6 +72,7 @@ def write_report(story: Story) -> str:
         *section("Left out", grids.skipped(story)),
         *section("Checks", grids.checks(story)),
         *section("Learning curves", grids.curves(story)),
+        *_chosen(story),
         *_foreseen(story),
         *_where_it_errs(story),
         *_findings(story),
@@ -196,6 +197,14 @@ def _grid(grid: Grid) -> list[str]:
         f"|{rule}|",
         *(f"| {' | '.join(map(harmless, row))} |" for row in grid.rows),
     ]
+
+
+def _chosen(story: Story) -> list[str]:
+    """How the model was chosen, where there were several."""
+    if story.choice is None:
+        return []
+    told = [f"- {harmless(words.sentence_case(line))}" for line in chosen.choosing(story.choice)]
+    return section("How the model was chosen", chosen.models(story.choice), before=told)
 
 
 def _foreseen(story: Story) -> list[str]:

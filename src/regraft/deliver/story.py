@@ -39,6 +39,7 @@ from regraft.waist import (
 
 if TYPE_CHECKING:
     from regraft.planner.advise import Advice
+    from regraft.planner.choose import Choice
 
 BUNDLE = "bundle"
 QUARANTINE = "quarantine.jsonl"
@@ -72,6 +73,7 @@ class Story:
     flags: tuple[Flag, ...] = ()
     bad: tuple[Bad, ...] = ()
     advice: Advice | None = None
+    choice: Choice | None = None
 
     @property
     def winner(self) -> Trial:
@@ -104,7 +106,14 @@ def read(path: Path, verdict: Verdict | None = None) -> Story:
         flags=flags(path),
         bad=quarantined(path),
         advice=_advice(folder) if folder.has("advice") else None,
+        choice=_choice(folder) if folder.has("choice") else None,
     )
+
+
+def _choice(folder: store.Folder) -> Choice:
+    from regraft.planner.choose import Choice
+
+    return folder.load("choice", Choice)
 
 
 def _advice(folder: store.Folder) -> Advice:

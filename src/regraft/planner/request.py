@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from regraft.backbone.view import View
+    from regraft.planner.choose import Choice
 
 USUAL = Budget(seconds=600.0)
 """What a race may take where nobody says: ten minutes."""
@@ -23,9 +24,13 @@ USUAL = Budget(seconds=600.0)
 
 @dataclass
 class Source:
-    """A model that one run or several have: what it is called or is itself; marked once and opened once."""
+    """A model that one run or several have: what it is called or is itself; marked once and opened once.
+
+    `choice` is how it was chosen among others, if it was.
+    """
 
     query: Any
+    choice: Choice | None = None
     _mark: str = ""
     _views: dict[tuple[str, str], View] = field(default_factory=dict)
 
