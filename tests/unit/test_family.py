@@ -295,6 +295,29 @@ def test_a_folder_of_peft_becomes_a_task(copy: Path) -> None:
     assert len(inserted) == 6
 
 
+def test_what_peft_alone_saved_answers_as_peft_does(home: Path, copy: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    place = str(home.parents[1] / "model")
+    torch.manual_seed(3)
+    network = AutoModelForSequenceClassification.from_pretrained(place, num_labels=2)
+    kept = ["classifier", "pooler"]
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], modules_to_save=kept)
+    made = peft.get_peft_model(network, config).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    made.save_pretrained(tmp_path / "adapter")
+    adapters.add(copy, tmp_path / "adapter", "tone", ["cold", "warm"])
+    with torch.no_grad():
+        told = made(**AutoTokenizer.from_pretrained(place)(TEXTS, padding=True, return_tensors="pt")).logits.softmax(-1)
+    answers = family.open_family(copy).predict(TEXTS)
+    for one, wanted in zip(answers, told, strict=True):
+        assert list(one["tone.probabilities"].values()) == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
 def test_an_adapter_is_a_model_to_adapt(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = adapters.adapter_of(family.bundle_of(home, family.read(home).member("third")))
     view = shelf.find("providers", "adapter").load(str(source), "text", str(home.parents[1] / "model"))

@@ -159,11 +159,9 @@ def _packed(folder: Path, adapter: Path, task: str, labels: tuple[str, ...]) -> 
     base = shared.read_base(folder / family.BASE)
     view: View = shelf.find("providers", base.provider).load(str(folder / family.BASE), base.modality)
     item = shelf.find("inserts", KIND)
-    if (adapter / item.HEAD).is_file() and "mean" in view.calls:
-        view = view.pooled("mean")
-    own = view.native
-    item.load(view, adapter)
-    if view.native is own:
+    pooling = item.load(view, adapter)
+    view = view.pooled(pooling) if pooling in view.calls else view
+    if not pooling:
         raise UsageError(
             "this adapter brings no head",
             saw=str(adapter),

@@ -147,11 +147,13 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
     return {CONFIG: text, WEIGHTS: save(_files.plain(tensors)), **made}
 
 
-def load(view: View, folder: Path) -> None:
+def load(view: View, folder: Path) -> str:
     """Put the matrices of an adapter's folder into a network, and what was trained whole beside them in its place.
 
     The head is then the view's native one.
 
+    Returns: The pooling that the head takes: "native" where it stands in the network's own place, "mean" where it lies
+    beside it, "" where the adapter brings none.
     Raises: ModelError: the folder holds no LoRA, one that computes otherwise, or one of another network.
     """
     config, tensors = _read(folder)
@@ -179,6 +181,9 @@ def load(view: View, folder: Path) -> None:
     head = [name for name in whole if view.head and name.rpartition(".")[0] == view.head]
     _files.put_head(view, folder, {name.rpartition(".")[2]: whole.pop(name) for name in head})
     _files.fill_whole(view, folder, whole)
+    if head:
+        return "native"
+    return "mean" if (folder / _files.HEAD).is_file() else ""
 
 
 def _targets(view: View, insert: Insert) -> list[tuple[str, nn.Module]]:

@@ -37,10 +37,9 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
     base, provider = _base(folder, arch)
     view: View = provider.load(base, modality)
     item = shelf.find("inserts", "lora")
-    if (folder / "head.safetensors").is_file() and "mean" in view.calls:
-        view = view.pooled("mean")
-    item.load(view, folder)
+    pooling = item.load(view, folder)
     item.merge(view)
+    view = view.pooled(pooling) if pooling in view.calls else view
     view.name = folder.resolve().name
     if getattr(view.native, "out_features", 0) != len(view.labels):
         view.labels = ()
