@@ -296,7 +296,7 @@ def test_a_folder_of_peft_becomes_a_task(copy: Path) -> None:
 
 
 def test_what_peft_alone_saved_answers_as_peft_does(home: Path, copy: Path, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     place = str(home.parents[1] / "model")

@@ -111,7 +111,7 @@ def test_what_torch_reads_without_calling_it_is_trained_and_scored_alike() -> No
 
 @pytest.mark.parametrize(("name", "where", "length"), NETWORKS)
 def test_peft_alone_opens_what_is_written(tmp_path: Path, name: str, where: str, length: int) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
     view, insert, head = grafted(name, where)
     folder = written(tmp_path / "adapter", view, insert, head)
     batch = tiny.build(name).batch(3, length)
@@ -129,7 +129,7 @@ def test_peft_alone_opens_what_is_written(tmp_path: Path, name: str, where: str,
 
 @pytest.mark.parametrize(("name", "where", "length"), NETWORKS)
 def test_what_peft_wrote_opens_here(tmp_path: Path, name: str, where: str, length: int) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
     source, _, head = grafted(name, where)
     placed = [path for path, m in source.module.named_modules() if "ia3" in dict(m.named_children())]
     inward = [path for path in placed if source.module.get_submodule(path).ia3.inward]
@@ -179,3 +179,17 @@ def test_placement_keeps_the_trunk(tmp_path: Path) -> None:
     assert two.optimizer.weight_decay == 0.0
     with pytest.raises(UsageError, match=r"that many blocks · saw: --ia3\.last 9"):
         plans(tmp_path, last=9)
+
+
+def test_a_folder_of_ia3_is_a_model_with_its_vectors_merged(tmp_path: Path) -> None:
+    network = places.encoder_model(tmp_path / "model", "classifier")
+    adapter = shelf.find("providers", "adapter")
+    view = shelf.find("providers", "transformers").load(str(network), "text")
+    IA3.put(view, Insert("ia3", tuple(range(len(view.stages))), 1, "auto"), 0)
+    moved(view)
+    head, batch = nn.Linear(view.dim, 4), places.noise(view, 3)
+    folder = written(tmp_path / "adapter", view, Insert("ia3", (0,), 1, "auto"), head)
+    found = adapter.load(folder, "text", str(network))
+    with torch.no_grad():
+        assert torch.allclose(found.native(found.run(batch)), head(view.run(batch)), atol=1e-5)
+    assert not any("ia3" in name for name, _ in found.module.named_parameters())

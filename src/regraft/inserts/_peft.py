@@ -63,7 +63,7 @@ def read(
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         tensors = read_tensors((folder / WEIGHTS).read_bytes())
-        others = [*strange(config), *(["peft_type"] if config["peft_type"] != kind else [])]
+        others = [*strange(config), *([] if config["peft_type"] == kind.upper() else ["peft_type"])]
     except Exception as error:  # what is no folder of peft's, or damaged: the library has classes of its own
         raise ModelError(
             "this adapter cannot be read",
@@ -82,11 +82,14 @@ def read(
     return config, {name.replace(".base_layer.", ".").removeprefix(ROOT): tensor for name, tensor in ordered}
 
 
-def put_whole(view: View, folder: Path, whole: Mapping[str, Tensor]) -> None:
+def put_whole(view: View, folder: Path, whole: Mapping[str, Tensor]) -> str:
     """Put what was trained whole in its place: the head is then the view's native one.
 
+    Returns: The pooling that the head takes: "native" where it stands in the network's own place, "mean" where it lies
+    beside it, "" where the adapter brings none.
     Raises: ModelError: it belongs to another network.
     """
     at = {name for name in whole if view.head and name.rpartition(".")[0] == view.head}
     _files.put_head(view, folder, {name.rpartition(".")[2]: whole[name] for name in at})
     _files.fill_whole(view, folder, {name: tensor for name, tensor in whole.items() if name not in at})
+    return "native" if at else "mean" if (folder / _files.HEAD).is_file() else ""

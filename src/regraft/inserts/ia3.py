@@ -117,11 +117,12 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
     return _peft.files(view, head, base, parts, config)
 
 
-def load(view: View, folder: Path) -> None:
+def load(view: View, folder: Path) -> str:
     """Put the vectors of an adapter's folder into a network, and what was trained whole beside them in its place.
 
     The head is then the view's native one.
 
+    Returns: As `_peft.put_whole`.
     Raises: ModelError: the folder holds no IA3, or one of another network.
     """
     config, tensors = _peft.read(folder, "IA3", lambda told: [])
@@ -138,7 +139,7 @@ def load(view: View, folder: Path) -> None:
             raise _files.other(folder, name)
         _dress(layer, inward, is_read(view.module, path))
         _files.fill(folder, name, {"": _vector(layer).scale}, {"": tensor.flatten()})
-    _peft.put_whole(view, folder, whole)
+    return _peft.put_whole(view, folder, whole)
 
 
 def _targets(view: View, insert: Insert) -> Iterator[tuple[str, nn.Module, bool]]:

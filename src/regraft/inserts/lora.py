@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as read_tensors
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from regraft.backbone.view import View
-from regraft.errors import ModelError, UsageError
-from regraft.inserts import _files
+from regraft.errors import UsageError
+from regraft.inserts import _files, _peft
 from regraft.inserts._lowrank import (
     TURNED,
     Form,
@@ -31,11 +30,9 @@ from regraft.inserts._lowrank import (
     suited,
     summed,
 )
+from regraft.inserts._peft import CONFIG, ROOT, WEIGHTS
 from regraft.waist import Insert
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ROOT = "base_model.model."
-"""What peft puts before the names of a network's modules."""
 DRAWN = 0
 FOREIGN = (
     *("lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "megatron_config"),
@@ -91,60 +88,38 @@ def remake(folder: Path, name: str, weight: Tensor) -> Tensor | None:
     None where the adapter has none for it, or keeps norms (DoRA): their last bits depend on the machine.
     """
     config, tensors = _read(folder)
-    paths = {key.removeprefix(ROOT).partition(".lora_")[0] for key in tensors if ".lora_A" in key}
+    paths = {key.partition(".lora_")[0] for key in tensors if ".lora_A" in key}
     alike = (p for p in sorted(paths) if f".{name}".endswith(f".{p}.weight") or f".{p}.weight".endswith(f".{name}"))
     path = next(alike, None)
-    if path is None or any(key.startswith(f"{ROOT}{path}.lora_magnitude") for key in tensors):
+    if path is None or any(key.startswith(f"{path}.lora_magnitude") for key in tensors):
         return None
-    A, B = (tensors[f"{ROOT}{path}.lora_{kind}.weight"] for kind in "AB")
+    A, B = (tensors[f"{path}.lora_{kind}.weight"] for kind in "AB")
     rank = A.shape[0]
     scale = _alpha(config, path) / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return summed(weight, A, B, scale, bool(config.get("fan_in_fan_out")))
 
 
 def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, bytes]:
-    """The matrices with the head and the layers that the checkpoint lacked, as peft's two files.
-
-    Under another pooling than the native one names are those of the network without its head, which lies in a file of
-    its own, `head.safetensors`: weight and bias.
-    """
+    """The matrices with the head and the layers that the checkpoint lacked, as peft's two files; see `_peft.files`."""
     told, layers = dict(insert.settings), adapted(view.module)
-    native = view.pooling == "native" and bool(view.head)
-    prefix, trained = _files.shipped(view), _files.lacked(view)
-    tensors: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
     for path, layer in layers.items():
-        one, name = adapter(layer), ROOT + path.removeprefix(prefix)
-        tensors |= {f"{name}.lora_A.weight": one.A, f"{name}.lora_B.weight": one.B}
+        one = adapter(layer)
+        parts[path] = {".lora_A.weight": one.A, ".lora_B.weight": one.B}
         if one.magnitude is not None:
             wide = (1, -1, *(1 for _ in one.A.shape[2:])) if one.A.ndim > 2 else (-1,)
-            tensors[f"{name}.lora_magnitude_vector"] = one.magnitude.view(wide)
-    for path in trained:
-        name = ROOT + path.removeprefix(prefix)
-        tensors |= {f"{name}.{n}": t for n, t in view.module.get_submodule(path).state_dict().items()}
-    made: dict[str, bytes] = {}
-    kept = {path.removeprefix(prefix) for path in trained}
-    if native:
-        kept.add(view.head)
-        tensors |= {f"{ROOT}{view.head}.{n}": t for n, t in head.state_dict().items()}
-    else:
-        made |= _files.head_file(head)
+            parts[path][".lora_magnitude_vector"] = one.magnitude.view(wide)
     config = {
         "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": base,
         "r": insert.size,
         "lora_alpha": told["alpha"],
         "use_rslora": bool(told.get("rs")),
         "use_dora": bool(told.get("dora")),
         "fan_in_fan_out": any(type(layer).__name__ == TURNED for layer in layers.values()),
-        "target_modules": sorted(path.removeprefix(prefix) for path in layers),
-        "modules_to_save": sorted(kept) or None,
         "bias": "none",
         "lora_dropout": 0.0,
-        "inference_mode": True,
     }
-    text = json.dumps(config, indent=2, ensure_ascii=False).encode("utf-8", "replace")
-    return {CONFIG: text, WEIGHTS: save(_files.plain(tensors)), **made}
+    return _peft.files(view, head, base, parts, config)
 
 
 def load(view: View, folder: Path) -> str:
@@ -160,8 +135,8 @@ def load(view: View, folder: Path) -> str:
     placed = dict(view.module.named_modules())
     parts: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
-    for key, tensor in sorted(tensors.items()):  # a file has no order of its own
-        name, mark, kind = key.removeprefix(ROOT).partition(".lora_")
+    for key, tensor in tensors.items():
+        name, mark, kind = key.partition(".lora_")
         if mark:
             kind = kind.removesuffix(".weight")
             dora = kind.startswith("magnitude_vector")
@@ -178,12 +153,7 @@ def load(view: View, folder: Path) -> str:
         form = Form(rank, _alpha(config, name) / root, "magnitude" in held)
         adapt(layer, form, torch.Generator().manual_seed(DRAWN), is_read(view.module, path))
         _files.fill(folder, name, dict(adapter(layer).named_parameters()), held)
-    head = [name for name in whole if view.head and name.rpartition(".")[0] == view.head]
-    _files.put_head(view, folder, {name.rpartition(".")[2]: whole.pop(name) for name in head})
-    _files.fill_whole(view, folder, whole)
-    if head:
-        return "native"
-    return "mean" if (folder / _files.HEAD).is_file() else ""
+    return _peft.put_whole(view, folder, whole)
 
 
 def _targets(view: View, insert: Insert) -> list[tuple[str, nn.Module]]:
@@ -206,28 +176,13 @@ def _targets(view: View, insert: Insert) -> list[tuple[str, nn.Module]]:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and the tensors in a folder."""
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        tensors = read_tensors((folder / WEIGHTS).read_bytes())
-        strange = [name for name in FOREIGN if config.get(name)]
-        strange += [] if config["peft_type"] == "LORA" else ["peft_type"]
-        strange += [] if config.get("init_lora_weights", True) in INITS else ["init_lora_weights"]
-    except Exception as error:  # what is no folder of peft's, or damaged: the library has classes of its own
-        raise ModelError(
-            "this adapter cannot be read",
-            saw=f"{folder}: {type(error).__name__}: {str(error)[:120]}",
-            allowed=f"{CONFIG} and {WEIGHTS}, as peft saves LoRA",
-            do="save it again with safetensors",
-        ) from error
-    if strange:
-        raise ModelError(
-            "this adapter is no plain LoRA",
-            saw=", ".join(f"{name} = {config[name]}" for name in strange),
-            allowed="LoRA, with rank-stabilised scaling or DoRA",
-            do="merge it with peft and adapt what comes out",
-        )
-    return config, {name.replace(".base_layer.", "."): tensor for name, tensor in tensors.items()}
+    """The configuration and the tensors in a folder, by their names in the network."""
+
+    def strange(config: Mapping[str, Any]) -> list[str]:
+        start = [] if config.get("init_lora_weights", True) in INITS else ["init_lora_weights"]
+        return [*(name for name in FOREIGN if config.get(name)), *start]
+
+    return _peft.read(folder, "LoRA", strange)
 
 
 def _alpha(config: Mapping[str, Any], name: str) -> float:
@@ -253,19 +208,19 @@ def combined(folders: Sequence[Path], weights: Sequence[float], rank: int) -> di
     for number, (folder, (config, tensors)) in enumerate(zip(folders, read, strict=True)):
         if config.get("use_dora") or bool(config.get("fan_in_fan_out")) != bool(first.get("fan_in_fan_out")):
             raise _files.other(folder, "use_dora" if config.get("use_dora") else "fan_in_fan_out")
-        for key in sorted(tensors):
+        for key in tensors:
             name, mark, _ = key.partition(".lora_A")
             if mark:
                 A, B = tensors[key], tensors[f"{name}.lora_B.weight"]
                 root = math.sqrt(len(A)) if config.get("use_rslora") else len(A)
-                scale = weights[number] * _alpha(config, name.removeprefix(ROOT)) / root
+                scale = weights[number] * _alpha(config, name) / root
                 parts.setdefault(name, [None] * len(read))[number] = A, B * scale
     ranks = [max((len(one[n][0]) for one in parts.values() if one[n]), default=0) for n in range(len(read))]  # type: ignore[index]
     found = {key: tensor for key, tensor in kept.items() if ".lora_" not in key}
     for name, some in parts.items():
         shapes = {(one[0].shape[1:], len(one[1])) for one in some if one}
         if len(shapes) > 1:
-            raise _files.other(folders[-1], name.removeprefix(ROOT))
+            raise _files.other(folders[-1], name)
         (taken, out), tail = shapes.pop(), next(one[1].shape[2:] for one in some if one)
         a, b = [], []
         for size, one in zip(ranks, some, strict=True):
@@ -281,10 +236,10 @@ def combined(folders: Sequence[Path], weights: Sequence[float], rank: int) -> di
             B[:, :most] = (U[:, :most] * S[:most]).reshape(out, most, *tail).float()
         found |= {f"{name}.lora_A.weight": A, f"{name}.lora_B.weight": B}
     size = rank or sum(ranks)
-    targets = sorted(name.removeprefix(ROOT) for name in parts)
+    targets = sorted(parts)
     told = {"r": size, "lora_alpha": size, "use_rslora": False, "target_modules": targets}
     config = {**first, **told, "rank_pattern": {}, "alpha_pattern": {}}
     files = {CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode("utf-8", "replace")}
     if (folders[0] / _files.HEAD).is_file():
         files[_files.HEAD] = (folders[0] / _files.HEAD).read_bytes()
-    return files | {WEIGHTS: save(_files.plain(found))}
+    return files | {WEIGHTS: save(_files.plain({ROOT + name: tensor for name, tensor in found.items()}))}

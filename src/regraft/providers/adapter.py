@@ -1,4 +1,4 @@
-"""Adapters of peft as backbones: a folder with LoRA's matrices, merged into the network that it was trained in."""
+"""Adapters of peft as backbones: a folder of LoRA or IA3, merged into the network that it was trained in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
     folder = Path(query)
     base, provider = _base(folder, arch)
     view: View = provider.load(base, modality)
-    item = shelf.find("inserts", "lora")
+    item = shelf.find("inserts", _kind(folder))
     pooling = item.load(view, folder)
     item.merge(view)
     view = view.pooled(pooling) if pooling in view.calls else view
@@ -44,6 +44,12 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
     if getattr(view.native, "out_features", 0) != len(view.labels):
         view.labels = ()
     return view
+
+
+def _kind(folder: Path) -> str:
+    """The file in inserts/ that reads an adapter; one that none can merge is left to LoRA's, which says what it saw."""
+    kind = str(json.loads((folder / CONFIG).read_bytes()).get("peft_type")).lower()
+    return kind if kind in shelf.names("inserts") and "merge" in vars(shelf.find("inserts", kind)) else "lora"
 
 
 def _base(folder: Path, arch: str) -> tuple[str, ModuleType]:
