@@ -65,10 +65,10 @@ def object_of(args: Sequence[object], capsys: Captured, verb: str = "") -> dict[
 
 def adapted(data: object, model: Path, out: Path, *, epochs: int = 3, asked: dict[str, Any] | None = None) -> Run:
     """A small run of the probe that ships, whatever the checks find; its bundle is not opened in a fresh process."""
-    from regraft.audit import gate
+    from regraft.deliver import ship
     from regraft.waist import Verdict
 
-    judged = gate.gate
+    judged = ship.gate
 
     def shipped(*given: Any) -> Verdict:
         return dataclasses.replace(judged(*given), decision="ship")
@@ -80,5 +80,5 @@ def adapted(data: object, model: Path, out: Path, *, epochs: int = 3, asked: dic
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack, "_self_test", lambda *_: None)
-        patch.setattr(gate, "gate", shipped)
+        patch.setattr(ship, "gate", shipped)
         return api.adapt(data, model=model, out=out, **given)

@@ -213,6 +213,7 @@ def test_a_real_encoder_with_it(tmp_path: Path) -> None:
         assert (view.run(batch) - other).abs().max() <= 1e-5 * other.abs().max().clamp(min=1)
         assert torch.equal(base.run(batch), wanted)
         import peft
+
         plain = importlib.import_module("transformers").AutoModel.from_pretrained(folder)
         hidden = peft.PeftModel.from_pretrained(plain, tmp_path).eval()(**batch).last_hidden_state
         mask = batch["attention_mask"][..., None].float()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from regraft.engine.fit import _Phase
+from regraft.engine.close import Near
+from regraft.engine.fit import _Phase, touched
 from regraft.errors import UsageError
 from regraft.kit import hardware
 from regraft.kit.store import Folder
@@ -67,7 +68,8 @@ def test_every_row_shows_all_its_views_in_each_round(course: Course, tmp_path: P
     own = fresh(course, tmp_path / "own")
     graft = own.graft(plan)
     tables = own.table(graft.view, 3, own.views(plan)), own.table(graft.view, 3, own.data.val)
-    phase = _Phase(plan, 0, graft, own.task, tables, own._keeper(0, plan), 0)
+    near = Near.of(plan, graft, touched(plan, graft), None)
+    phase = _Phase(plan, 0, near, own.task, tables, own._keeper(0, plan), 0)
     turns = [phase._turns(epoch) for epoch in range(6)]
     for begin in (0, 3):
         assert all(sorted(turns[begin + i][row] for i in range(3)) == [0, 1, 2] for row in range(phase.rows))

@@ -148,6 +148,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(races, "blend", half)
     monkeypatch.setattr(races, "closer", lambda *_: None)
+    monkeypatch.setattr(races.Race, "_around", lambda *_: None)
     monkeypatch.setattr("regraft.flow.strategies_of", lambda options: options.strategies or ("asis", "full"))
 
 
@@ -168,7 +169,7 @@ def test_a_share_of_the_way_ships_and_answers_as_it_was_scored(
         refit=refit,  # type: ignore[arg-type]
     )
     shares = lambda trials: [i for i, t in enumerate(trials) if "wise" in dict(t.plan.knobs)]  # noqa: E731
-    monkeypatch.setattr("regraft.planner.pick.pick", lambda trials, *_: (shares(trials)[0], "half of the way", ()))
+    monkeypatch.setattr("regraft.deliver.ship.pick", lambda trials, *_: (shares(trials)[0], "half of the way", ()))
     run = flow.finish(flow.steps(options, tmp_path / "runs"))
     assert run.winner.label == "full lr 0.01 wise 0.6" + (" and validation" if refit == "all" else "")
     assert run.account.epochs == sum(len(t.curve) for t in run.trials if t.plan.strategy == "full")

@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from regraft import api
-from regraft.audit import gate
 from regraft.backbone import bundle as bundles
 from regraft.backbone import shared
-from regraft.deliver import adapters, family, pack
+from regraft.deliver import adapters, family, pack, ship
 from regraft.deliver.model import Model
 from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError, UsageError
@@ -36,7 +35,7 @@ SUMS: dict[str, tuple[tuple[str, str], ...]] = {}
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[None]:
     """Every result ships, and no bundle is opened in a process of its own; sums of whole bundles are kept."""
-    judged, joined = gate.gate, family.join
+    judged, joined = ship.gate, family.join
 
     def anyway(*given: Any) -> Verdict:
         return dataclasses.replace(judged(*given), decision="ship")
@@ -49,7 +48,7 @@ def shipped() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack, "_self_test", lambda *_: None)
-        patch.setattr(gate, "gate", anyway)
+        patch.setattr(ship, "gate", anyway)
         patch.setattr(family, "join", noted)
         yield
 

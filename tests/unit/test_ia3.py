@@ -112,6 +112,7 @@ def test_what_torch_reads_without_calling_it_is_trained_and_scored_alike() -> No
 @pytest.mark.parametrize(("name", "where", "length"), NETWORKS)
 def test_peft_alone_opens_what_is_written(tmp_path: Path, name: str, where: str, length: int) -> None:
     import peft
+
     view, insert, head = grafted(name, where)
     folder = written(tmp_path / "adapter", view, insert, head)
     batch = tiny.build(name).batch(3, length)
@@ -130,6 +131,7 @@ def test_peft_alone_opens_what_is_written(tmp_path: Path, name: str, where: str,
 @pytest.mark.parametrize(("name", "where", "length"), NETWORKS)
 def test_what_peft_wrote_opens_here(tmp_path: Path, name: str, where: str, length: int) -> None:
     import peft
+
     source, _, head = grafted(name, where)
     placed = [path for path, m in source.module.named_modules() if "ia3" in dict(m.named_children())]
     inward = [path for path in placed if source.module.get_submodule(path).ia3.inward]

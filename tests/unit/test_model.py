@@ -53,12 +53,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(library: Path) -> dict[str, flow.Run]:
     """A run of the probe on each by each pooling; it ships, however little it learned."""
-    from regraft.audit import gate
+    from regraft.deliver import ship
     from regraft.waist import Verdict
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack, "_self_test", lambda *_: None)
-        patch.setattr(gate, "gate", lambda _, winner, rule, *__: Verdict("ship", winner, rule, "", (), ()))
+        patch.setattr(ship, "gate", lambda _, winner, rule, *__: Verdict("ship", winner, rule, "", (), ()))
         made = {}
         for name in ("class", "number", "multi", "pairs"):
             for pooling in ("native", "mean"):

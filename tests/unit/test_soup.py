@@ -132,7 +132,7 @@ def test_a_soup_ships_and_is_not_fitted_again(tmp_path: Path, monkeypatch: pytes
         refit="all",
     )
     at = lambda trials: next(i for i, t in enumerate(trials) if "soup" in dict(t.plan.knobs))  # noqa: E731
-    monkeypatch.setattr("regraft.planner.pick.pick", lambda trials, *_: (at(trials), "the mean", ()))
+    monkeypatch.setattr("regraft.deliver.ship.pick", lambda trials, *_: (at(trials), "the mean", ()))
     events: list[Event] = []
     work = flow.steps(options, tmp_path / "runs")
     while True:
