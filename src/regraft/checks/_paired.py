@@ -36,12 +36,20 @@ class Paired:
 
 
 def best(evidence: Evidence, init: Init) -> int | None:
-    """The place of the trial with this start that is best on validation, among those that have predictions."""
+    """The place of the trial with this start that is best on validation, among those that have predictions.
+
+    Of equal ones that which trains most.
+    """
     found = [i for i, trial in enumerate(evidence.trials) if trial.plan.init == init and trial.whole]
     if len(found) < 2:
         return found[0] if found else None
     scores = {i: evidence.trials[i].score("val") for i in found}
-    return max(found, key=lambda i: scores[i].value if scores[i].better == "higher" else -scores[i].value)
+
+    def rank(i: int) -> tuple[float, int]:
+        value = scores[i].value if scores[i].better == "higher" else -scores[i].value
+        return value, evidence.trials[i].cost.trainable
+
+    return max(found, key=rank)
 
 
 def compared(evidence: Evidence, other: int, ours: int | None = None) -> Paired:
