@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
-from regraft.backbone.pooling import chosen, heads
-from regraft.strategies._tuning import Tuning, epochs, placed
-from regraft.waist import Count, Facts, Insert, Norm, Passes, Plan, Rate
+from regraft.strategies._inserted import Inserted, inserted
+from regraft.waist import Count, Facts, Insert, Plan, Rate
 
 NAMED = True
 """It runs where it is asked for by name, not in a race of all strategies."""
@@ -17,23 +15,12 @@ PATTERN = "*prefix.*"
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs(Tuning):
-    """size: how many keys and values in each block.
-
-    last: how many of the last blocks have them, 0 for all.
-    ratio: how many times the head's rate they have.
-    epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
-    """
+class Knobs(Inserted):
+    """size: how many keys and values in each block."""
 
     size: Count = 10
-    last: Passes = 0
     ratio: Rate = 30.0
     decay: float = 0.0
-    norm: Literal["auto", "keep", "update"] = "keep"
-
-    def statistics(self, facts: Facts) -> Norm:
-        """Statistics stay, so that the keys and values are all that sets the network apart, unless it is asked for."""
-        return "update" if self.norm == "update" else "keep"
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
@@ -42,13 +29,5 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
     Reference: Li & Liang, Prefix-tuning: optimizing continuous prompts for generation, 2021.
     Raises: UsageError: there are not that many blocks.
     """
-    (pooled,) = chosen(facts.backbone, knobs.pooling)
-    within = placed(pooled, knobs.last, "prefix.last")
-    frontier, rates = heads(pooled, within[0])
-    most = epochs(knobs.epochs, 20, facts.train_rows, knobs.batch)
-    phase = knobs.phase(facts, most, frontier, (*rates, (PATTERN, knobs.ratio)))
-    insert = Insert("prefix", within, knobs.size, "")
-    more = (*((("last", knobs.last),) if knobs.last else ()), ("size", knobs.size), ("ratio", knobs.ratio))
-    settings = (*more, ("norm", phase.norm))
-    plans = [knobs.plan("prefix", (phase,), lr, settings, pooled) for lr in knobs.rates(RATES)]
-    return [replace(plan, inserts=(insert,)) for plan in plans]
+    made = lambda within: Insert("prefix", within, knobs.size, "")  # noqa: E731
+    return inserted(facts, knobs, made, PATTERN, RATES, (("size", knobs.size),))
