@@ -81,3 +81,11 @@ def test_rivals_keep_to_the_budget(course: Course, budget: Budget, many: int) ->
     race = raced(course, [lead], some, budget)
     assert len([trial for trial in race.trials if trial.plan in some]) == many
     assert race.account.epochs <= (budget.epochs or 99)
+
+
+def test_a_leader_that_ended_before_its_rivals_do_is_held_against_all_of_its_epochs(course: Course) -> None:
+    lead, rival = (places.plan(course, "full", lr=lr, epochs=9) for lr in (3e-3, 1e-7))
+    (phase,) = lead.phases
+    short = dataclasses.replace(lead, phases=(dataclasses.replace(phase, stop=1),))
+    race = raced(course, [short], [rival], Budget())
+    assert [len(trial.curve) for trial in race.trials if trial.plan in (short, rival)] == [1, 3]

@@ -308,8 +308,8 @@ class Race:
     def _rivals(self, found: list[Plan], lead: Trial, rung: int) -> Iterator[Event]:
         """Run plans against a leader's first epochs; those that were not ahead of it there are stopped."""
         stages, begin = self._stages(lead.plan), len(self.plans)
-        there = next(i for i in range(1, len(lead.curve) + 1) if reached(lead.plan, stages, lead.curve[:i]) >= rung)
-        least = lowest(lead.curve[:there])
+        long_enough = (i for i in range(1, len(lead.curve)) if reached(lead.plan, stages, lead.curve[:i]) >= rung)
+        least = lowest(lead.curve[: next(long_enough, len(lead.curve))])
         self.plans += found
         self.course.trunks.expect(found)
         family = list(enumerate(found, begin))

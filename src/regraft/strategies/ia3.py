@@ -17,7 +17,7 @@ PATTERN = "*ia3.scale"
 
 @dataclass(frozen=True, slots=True)
 class Knobs(Inserted):
-    """targets: linear (keys, values, feed-forward parts), conv, all, or auto: whichever layers hold more weights there."""
+    """targets: linear (keys, values, feed-forward parts), conv, all, or auto: whichever hold more weights there."""
 
     targets: Literal["auto", "linear", "conv", "all"] = "auto"
     ratio: Rate = 10.0
