@@ -67,7 +67,7 @@ def test_the_probe_is_as_good_as_sklearn_on_the_same_features(shared: Path, plac
 
 def test_partial_is_no_worse_than_the_probe(shared: Path, place: Path, cache: None) -> None:
     probe = run(shared, place, "probe").winner
-    partial_run = run(shared, place, "partial", (("partial.depth", "2"), ("partial.epochs", "8")))
+    partial_run = run(shared, place, "partial", (("partial.depth", "2"), ("partial.epochs", "16")))
     partial = partial_run.winner
     assert partial.plan.trunk == 16 and partial.plan.phases[0].norm == "keep"
     assert partial.score("test").high >= probe.score("test").value
