@@ -169,13 +169,20 @@ def steps(
 
 
 def of_best(
-    options: Options, out: Path, named: Mapping[str, Any], zoo: str, *, fresh: bool = False, data: Any = None
+    options: Options,
+    out: Path,
+    named: Mapping[str, Any],
+    zoo: str,
+    *,
+    fresh: bool = False,
+    data: Any = None,
+    begun: float | None = None,
 ) -> Generator[Event, None, Run]:
     """As `steps`, with the best of several models, name → query, and of those in the folder `zoo`.
 
     Raises: as `steps` and `advice`; ModelError: none of them can be used.
     """
-    begun, options = hardware.begun(), resolved(options)
+    begun, options = begun or time.monotonic(), resolved(options)
     queries = {**zoo_of(zoo, named), **named}
     rows = open_data(_itself(options.data, data, "data"), options.seed, options.reading)
     from regraft.deliver.chosen import choosing

@@ -19,6 +19,7 @@ from regraft.deliver.chosen import choosing, shorter
 from regraft.engine import heads
 from regraft.errors import ModelError, UsageError
 from regraft.flow import finish
+from regraft.kit import hardware
 from regraft.kit.store import Folder
 from regraft.planner import advise, choose, profile
 from regraft.planner.choose import Candidate, Choice, LeftOut
@@ -286,3 +287,15 @@ def test_the_best_of_several_models_is_adapted_and_the_report_says_how_it_was_ch
     assert again.folder == run, "the same choice, the same run"
     error = error_of(["adapt", data, data, *(w for m in models for w in ("--model", m))], capsys)
     assert error["what"] == "several tasks share one model"
+
+
+def test_a_budget_for_several_models_begins_with_the_call_in_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "begun", lambda: -1e6)  # a notebook that has been open for days
+    data = places.pictures(tmp_path / "data")
+    models = [places.model(tmp_path / name, seed) for seed, name in enumerate(("one", "other"))]
+    knobs = {"probe.epochs": 2, "probe.lr": 0.01}
+    asked = {"strategies": ["probe"], "knobs": knobs, "budget": "5m", "out": tmp_path / "runs"}
+    run = regraft.adapt(data, model=models, **asked)
+    assert run.account.seconds < 300 and any(trial.plan.strategy == "probe" for trial in run.trials)

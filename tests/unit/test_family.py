@@ -20,8 +20,8 @@ from regraft.deliver import adapters, family, pack, ship
 from regraft.deliver.model import Model
 from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError, UsageError
-from regraft.kit import durable, shelf
-from regraft.waist import Verdict
+from regraft.kit import durable, shelf, store
+from regraft.waist import Verdict, fingerprint
 from tests import places, tiny
 from tests.calls import call, error_of, object_of
 from tests.unit.test_lora import DORA, PLAIN, SCALED, grafted, written
@@ -369,3 +369,24 @@ def test_adapters_that_cannot_be_merged_are_told(tmp_path: Path) -> None:
         adapters.merged([one, one], [1.0], 0, tmp_path / "both")
     with pytest.raises(UsageError, match="no adapter here"):
         adapters.merged([tmp_path], [1.0], 0, tmp_path / "both")
+
+
+def test_a_record_that_leads_out_of_its_folder_is_refused_before_anything_is_written(copy: Path) -> None:
+    place = family.bundle_of(copy, family.read(copy).member("colours")).resolve()
+    told = json.loads((place / shared.RECORD).read_bytes())
+    told.pop(shared.ITSELF)
+    name, there = told["same"][0]
+    for changed in ([["../../stray", there]], [["/stray", there]], [[name, "../../secret"]]):
+        forged = told | {"same": changed}
+        text = json.dumps({**forged, shared.ITSELF: fingerprint(forged)})
+        (place / shared.RECORD).unlink()
+        (place / shared.RECORD).write_text(text)
+        with pytest.raises(ModelError, match="outside of its folder"):
+            shared.whole(place)
+    record = family.read(copy)
+    outside = dataclasses.replace(record, tasks=(dataclasses.replace(record.tasks[0], place="../victim"),))
+    store.Folder(copy).write(family.RECORD, outside)
+    (copy.parent / "victim").mkdir()
+    with pytest.raises(UsageError, match="outside of its own"):
+        adapters.remove(copy, record.tasks[0].task)
+    assert (copy.parent / "victim").is_dir()

@@ -163,6 +163,18 @@ def read(folder: Path) -> Shared:
         raise ModelError(
             "this bundle cannot be read", saw=f"{folder / RECORD}: {type(error).__name__}", do="copy it again"
         ) from error
+    names = [name for name, _ in (*shared.same, *shared.files)] + [there for _, there in shared.same]
+    names += [one.name for one in shared.cut]
+    origins = [origin for one in shared.cut for origin in one.tensors]
+    names += [one.place.partition(":")[0] for one in origins if one.place]
+    names += [one.insert.partition(":")[2] for one in origins if one.insert]
+    if stray := strays(names):
+        raise ModelError(
+            "this bundle names files outside of its folder",
+            saw=f"{folder / RECORD}: {stray}",
+            allowed="names of files in it and in its base",
+            do="do not open it: no run writes such a record",
+        )
     wrong = "" if known == fingerprint(told) else f"{RECORD} has changed bytes"
     if wrong := wrong or durable.changed(folder, shared.files):
         raise ModelError(
@@ -187,6 +199,19 @@ def read(folder: Path) -> Shared:
             do="put it beside the base that it was made with",
         )
     return shared
+
+
+def strays(names: Iterable[str]) -> str:
+    """The first of some names that leads out of the folder that it is looked up in, "" for none.
+
+    >>> strays(["model.safetensors", "adapter/head.safetensors"]), strays(["a", "../b"]), strays(["/etc/x"])
+    ('', '../b', '/etc/x')
+    """
+
+    def leads(name: str) -> bool:
+        return not name or "\\" in name or ":" in name or name.startswith("/") or ".." in name.split("/")
+
+    return next((name or "a name without letters" for name in names if leads(name)), "")
 
 
 def base_of(folder: Path, shared: Shared) -> Path:

@@ -169,7 +169,8 @@ def adapt(
         adapt_many(screen, options, many, out, fresh, as_json)
     elif len(named) > 1 or zoo:
         models = {name: name for name in model or ()}
-        _watch(screen, flow.of_best(options, out, models, zoo, fresh=fresh), out, as_json)
+        begun = hardware.begun()
+        _watch(screen, flow.of_best(options, out, models, zoo, fresh=fresh, begun=begun), out, as_json)
     else:
         work = flow.steps(options, out, fresh=fresh, resume=resume, begun=hardware.begun())
         _watch(screen, work, resume or out, as_json)

@@ -65,10 +65,11 @@ def remove(folder: Path, task: str) -> int:
 
     Raises: UsageError: no such task.
     """
-    told = family.read(folder)
-    member = told.member(task)
-    freed = family.size_of(folder / member.place)
+    family.read(folder)
     with durable.lock(folder / ".lock", f"the family {folder}"):
+        told = family.read(folder)
+        member = told.member(task)
+        freed = family.size_of(folder / member.place)
         store.Folder(folder).write(family.RECORD, replace(told, tasks=tuple(t for t in told.tasks if t != member)))
         durable.remove(folder / member.place)
     return freed
@@ -82,16 +83,17 @@ def add(folder: Path, source: Path, task: str, labels: Sequence[str] = ()) -> No
 
     Raises: UsageError: the name is taken or no name, or labels are missing; ModelError: it belongs to another base.
     """
-    told = family.read(folder)
-    if task != store.slug(task) or task in [one.task for one in told.tasks] or (folder / task).exists():
-        raise UsageError(
-            "a task cannot have this name",
-            saw=task,
-            allowed="lower-case letters, digits, dots, dashes; a name that no task has",
-            do="choose another --task",
-        )
+    family.read(folder)
     whole = source / pack.LINK if bundles.is_bundle(source / pack.LINK) else source
     with durable.lock(folder / ".lock", f"the family {folder}"):
+        told = family.read(folder)
+        if task != store.slug(task) or task in [one.task for one in told.tasks] or (folder / task).exists():
+            raise UsageError(
+                "a task cannot have this name",
+                saw=task,
+                allowed="lower-case letters, digits, dots, dashes; a name that no task has",
+                do="choose another --task",
+            )
         try:
             if bundles.is_bundle(whole):
                 _copy(folder, whole, folder / task / "bundle-1")

@@ -73,7 +73,15 @@ def read(folder: Path) -> Family:
             allowed=f"a folder with {RECORD}.json",
             do="regraft adapt A B --model MODEL makes one",
         )
-    return store.Folder(folder).load(RECORD, Family)
+    told = store.Folder(folder).load(RECORD, Family)
+    if stray := shared.strays(part for one in told.tasks for part in (one.place, one.task)):
+        raise UsageError(
+            "this family names folders outside of its own",
+            saw=f"{folder}: {stray}",
+            allowed="folders in it",
+            do="do not open it: nothing here writes such a record",
+        )
+    return told
 
 
 def bundle_of(folder: Path, member: Member) -> Path:

@@ -400,8 +400,8 @@ def _refuse_unbuilt(plan: Plan) -> None:
     if plan.pooling == "tokens":
         raise UsageError(
             "this version cannot train a plan with this setting",
-            saw=f"pooling = {(plan.pooling,)!r}",
-            allowed="pooling left empty",
+            saw=f"pooling = {plan.pooling!r}",
+            allowed="native or mean",
             do="choose another strategy",
         )
     if plan.regularise and plan.optimizer.whole:
