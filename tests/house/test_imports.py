@@ -22,9 +22,9 @@ MODULES = sorted(
 
 HEAVY = ("torch", "transformers", "timm", "torchvision", "sklearn", "scipy", "pandas", "pyarrow", "PIL")
 
-IMPORT = "import sys, time, json; import regraft; code = 0"
+IMPORT = "import sys, json; import regraft; code = 0"
 COMMAND = """
-import sys, time, json
+import sys, json
 sys.argv[0] = "regraft"
 code = 0
 try:
@@ -33,23 +33,23 @@ try:
 except SystemExit as end:
     code = end.code
 """
-REPORT = "\nprint('\\n' + json.dumps([code or 0, time.process_time(), sorted({m.split('.')[0] for m in sys.modules})]))"
+REPORT = "\nprint('\\n' + json.dumps([code or 0, len(sys.modules), sorted({m.split('.')[0] for m in sys.modules})]))"
 
 
-def fresh(code: str, *words: str) -> tuple[int, float, set[str], str]:
-    """Run code in a fresh interpreter: exit code, seconds of processor time, top-level modules, what it printed."""
+def fresh(code: str, *words: str) -> tuple[int, int, set[str], str]:
+    """Run code in a fresh interpreter: exit code, how many modules it imported, those at the top, what it printed."""
     command = [sys.executable, "-W", "error", "-c", code + REPORT, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     printed, _, last = done.stdout.rstrip().rpartition("\n")
-    status, seconds, modules = json.loads(last)
-    return status, seconds, set(modules), printed
+    status, count, modules = json.loads(last)
+    return status, count, set(modules), printed
 
 
 def test_importing_the_package_imports_next_to_nothing() -> None:
-    seconds, modules = min(fresh(IMPORT)[1:3] for _ in range(3))
+    _, count, modules, _ = fresh(IMPORT)
     assert modules & {*HEAVY, "numpy", "typer", "pydantic"} == set()
-    assert seconds <= 0.2
+    assert count <= 100
 
 
 HELP = [
@@ -68,18 +68,17 @@ HELP = [
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_help_is_quick_and_free_of_torch(words: tuple[str, ...]) -> None:
-    runs = [fresh(COMMAND, *words) for _ in range(3)]
-    status, _, modules, printed = runs[0]
+    status, count, modules, printed = fresh(COMMAND, *words)
     assert status == 0
     assert printed.strip()
     assert modules & set(HEAVY) == set()
-    assert min(run[1] for run in runs) <= 1.0, "processor seconds, twice what it takes where nothing else runs"
+    assert count <= 450, "their time is what a user waits for; seconds are the machine's"
 
 
 def test_what_is_read_before_torch_does_not_import_it() -> None:
     """`import` alone, of every file that must do without: the floor test reads it, this one runs it."""
     early = [name for name in MODULES if lives_in(file_of(name), LATE_TORCH)]
-    code = f"import sys, time, json, importlib\nfor name in {early}: importlib.import_module(name)\ncode = 0"
+    code = f"import sys, json, importlib\nfor name in {early}: importlib.import_module(name)\ncode = 0"
     assert fresh(code)[2] & {"torch", "transformers", "timm"} == set()
 
 

@@ -114,7 +114,11 @@ def test_a_packed_graft_predicts_the_same(
     (noise,) = pack.golden_batches(course.restore(trial), pack.ROWS, 1)
     with torch.no_grad():
         logits = loaded(**noise).logits
-    assert torch.equal(logits, torch.tensor(bundle.golden)) is not bool(bundle.inserts)
+    golden = torch.tensor(bundle.golden)
+    if trial.plan.inserts and not bundle.inserts:  # merged: other sums, which round alike on some processors
+        assert float((logits - golden).abs().max()) <= 1e-5 * float(golden.abs().max())
+    else:
+        assert torch.equal(logits, golden) is not bool(bundle.inserts)
     assert list(loaded.config.id2label.values()) == list(places.LABELS)
     assert not list(place.glob("*.bin"))
 
