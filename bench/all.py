@@ -16,8 +16,8 @@ import time
 from results import HERE, ROOT
 
 ENGINE = ("heads", "policy", "probe", "full", "growing", "taps", "suffix", "grid", "views", "rerun")
-BENCHES = (*ENGINE, "many", "shots", "shots_pictures", "price", "oracle", "advice")
-"""Files of this folder, the shortest first; advice is judged by the oracle."""
+BENCHES = (*ENGINE, "many", "shots", "shots_pictures", "price", "budget", "oracle", "advice", "replay")
+"""Files of this folder, the shortest first; advice and the replay are judged by the oracle."""
 
 
 def main() -> int:

@@ -11,7 +11,8 @@ epoch, its seconds, and its cost in forward equivalents. That is how many passes
 loop without a cache takes: with f the share of a pass's FLOP below the frontier, E epochs, N rows to train on and M to
 validate on, E (N (f + 3 (1 - f)) + M); N + M where features are read once; M where nothing is learned from rows.
 
-Run it again to go on: a trial is skipped where the plan, the rows and the network are those that it was run with.
+Run it again to go on: a trial is skipped where the plan, the rows and the network are those that it was run with. What
+a plan of an earlier version does not say is as it was then, which is the default.
 
     python bench/oracle.py [--quick] [--minutes 50] [--pair ants_bees--mobilenet_v2_1.0_224]
 """
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from regraft.data.open import card, open_data
 from regraft.data.split import thin
 from regraft.errors import Diverged
 from regraft.kit import durable
-from regraft.kit.store import Folder
+from regraft.kit.store import Folder, record
 from regraft.planner import survey
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
@@ -220,7 +221,7 @@ def equivalents(course: Course, plan: Plan, curve: Sequence[Epoch]) -> float:
 def trial(run: Opened, number: int, name: str, plan: Plan) -> dict[str, Any]:
     """One plan run to its end, as a record."""
     begun, course = time.perf_counter(), run.course
-    told = {"name": name, "label": plan.label, "mark": fingerprint(plan), "plan": plain(plan)}
+    told = {"name": name, "label": plan.label, "plan": plain(plan)}
     try:
         made = next(event.trial for event in course.trial(number, plan) if isinstance(event, Finished))
     except Diverged as error:
@@ -281,9 +282,14 @@ def write(pair: Pair, held: dict[str, Any]) -> None:
     durable.write(ORACLE / f"{pair.name}.json", text.encode())
 
 
+def mark_of(told: Mapping[str, Any]) -> str:
+    """The fingerprint that a kept trial's plan has now."""
+    return fingerprint(record(Plan, told["plan"]))
+
+
 def lacking(held: dict[str, Any], wanted: Sequence[tuple[str, Plan]]) -> Iterator[tuple[int, str, Plan]]:
     """The plans that have no trial yet."""
-    there = {one["mark"] for one in held["trials"]}
+    there = {mark_of(one) for one in held["trials"]}
     yield from ((i, name, plan) for i, (name, plan) in enumerate(wanted) if fingerprint(plan) not in there)
 
 
@@ -301,7 +307,7 @@ def work(pair: Pair, place: Path, until: float, quick: bool = False) -> bool:
     before = {} if quick else read(pair)
     marks = {fingerprint(plan) for _, plan in wanted}
     same = before.get("fingerprint") == here["fingerprint"]
-    held = here | {"trials": [one for one in before.get("trials", []) if same and one["mark"] in marks]}
+    held = here | {"trials": [one for one in before.get("trials", []) if same and mark_of(one) in marks]}
     for number, name, plan in lacking(held, wanted):
         if time.monotonic() > until:
             return False

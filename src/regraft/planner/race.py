@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from regraft.engine.predict import share_interval
-from regraft.errors import Diverged, NoMemory
+from regraft.errors import Diverged
+from regraft.planner.after import after
 from regraft.planner.arms import RARE, arms, uneven, wrong_labels
-from regraft.planner.blend import SHARES, blend
 from regraft.planner.clock import Clock
-from regraft.planner.closer import closer
 from regraft.planner.course import Course
 from regraft.planner.energy import KWH
 from regraft.planner.families import families
@@ -19,12 +17,9 @@ from regraft.planner.pick import Field, lowest
 from regraft.planner.rules import NOISY
 from regraft.planner.saved import saved
 from regraft.planner.sizes import RUNG, Pace, Turn, planned, reached, sized, through
-from regraft.planner.soup import mates, soup
 from regraft.waist import Account, Budget, Epoch, Event, Filled, Finished, Plan, Said, Scored, Skipped, Trial
 
 Entry = tuple[int, Plan]
-More = tuple[float, Iterator[Event]]
-"""What a piece of work needs in seconds, and its events."""
 AFTER_S = 3.0
 """Choosing, packing and reporting after the last trial, beside what packing was seen to take."""
 SURE = 0.98
@@ -64,7 +59,7 @@ class Race:
         self.skipped: list[Skipped] = []
         self.pace = Pace(course)
         self.running: tuple[int, Plan, int] | None = None
-        self._diverged: dict[int, Diverged] = {}
+        self.diverged: dict[int, Diverged] = {}
         self._seen: dict[int, Trial] = {}
 
     def run(self) -> Generator[Event, None, None]:
@@ -83,9 +78,13 @@ class Race:
         yield from self._skip([Skipped(plan, f"not among the first {self.budget.trials} trials") for plan in late])
         yield from self._families(waiting, len(RARE) if self.rare else 0)
         yield from self._arms()
-        yield from self._after()
-        if self._diverged and self._nothing_yet():
-            raise next(iter(self._diverged.values()))
+        yield from self.after()
+        if self.diverged and self.nothing_yet():
+            raise next(iter(self.diverged.values()))
+
+    def after(self) -> Iterator[Event]:
+        """What is made of the leader."""
+        yield from after(self)
 
     def _families(self, waiting: list[list[Entry]], later: int) -> Iterator[Event]:
         """Family after family, each with its share of what is left; so many more come `later`."""
@@ -101,9 +100,9 @@ class Race:
 
     def _arms(self) -> Iterator[Event]:
         """Train the best plan that trains something again, for rare classes and wrong labels, where there are such."""
-        if self.named or self._nothing_yet():
+        if self.named or self.nothing_yet():
             return
-        field, wrong = self._field(), wrong_labels(self.course, self.trials)
+        field, wrong = self.field(), wrong_labels(self.course, self.trials)
         ways = {i: arms(self.trials[i].plan, self.course.task, self.rare, wrong) for i in field.values}
         able = [i for i in ways if ways[i]]
         left = max(0, self.budget.trials - len(self.trials)) if self.budget.trials else len(RARE) + 1
@@ -127,7 +126,7 @@ class Race:
             budget=self.budget,
             seconds=round(self.clock.spent(), 1),
             trials=len(self.trials),
-            epochs=sum(reached(t.plan, n, t.curve) for t in self.trials if through(t.plan, n := self._stages(t.plan))),
+            epochs=sum(reached(t.plan, n, t.curve) for t in self.trials if through(t.plan, n := self.stages(t.plan))),
             rows=tuple(splits.items()),
             skipped=tuple(self.skipped),
             saved=saved(self.course, self.trials),
@@ -137,7 +136,7 @@ class Race:
 
     def _turn(self, family: list[Entry], families_left: int) -> Turn:
         """The family's plans, cut to what of the budget is theirs; what a clock decides is kept in the run."""
-        plan, stages = family[0][1], self._stages(family[0][1])
+        plan, stages = family[0][1], self.stages(family[0][1])
         if self.budget.epochs and through(plan, stages):
             left = self.budget.epochs - self.account.epochs
             share = self._share(left, families_left, 1.0)
@@ -169,196 +168,103 @@ class Race:
 
     def _family(self, family: list[Entry]) -> Iterator[Event]:
         """Run the rates of one family against each other to a rung, then the best one to its end."""
-        epochs = max((planned(plan, self._stages(plan)) for _, plan in family), default=0)
+        epochs = max((planned(plan, self.stages(plan)) for _, plan in family), default=0)
         if epochs >= RUNG and (len(family) > 1 or not self.named):
             for entry in family:
-                yield from self._rung(entry, math.ceil(epochs / RUNG))
-            family = [entry for entry in family if entry[0] not in self._diverged]
-            begun = {entry: curve for entry in family if (curve := self._curve(entry))}
+                yield from self.rung(entry, math.ceil(epochs / RUNG))
+            family = [entry for entry in family if entry[0] not in self.diverged]
+            begun = {entry: curve for entry in family if (curve := self.curve(entry))}
             for entry in [entry for entry in family if entry not in begun]:
-                yield from self._end(entry, "the clock ended it")
+                yield from self.end(entry, "the clock ended it")
             if not begun:
                 return
             best = min(begun, key=lambda entry: lowest(begun[entry]))
             for entry in [entry for entry in begun if entry != best]:
-                yield from self._lost(entry, f"{best[1].label} was ahead after {len(begun[entry])} epochs")
+                yield from self.lost(entry, f"{best[1].label} was ahead after {len(begun[entry])} epochs")
             family = [best]
         for entry in family:
             if why := self._behind(entry):
-                yield from self._end(entry, why)
+                yield from self.end(entry, why)
                 continue
-            yield from self._pull(entry, 0)
-            if entry[0] not in self._diverged and self.course.finished(*entry) is None:
-                yield from self._end(entry, "the clock ended it")
+            yield from self.whole(entry)
 
-    def _rung(self, entry: Entry, rung: int) -> Iterator[Event]:
+    def whole(self, entry: Entry) -> Iterator[Event]:
+        """Run a plan to its end, or to where the clock ends it."""
+        yield from self.pull(entry, 0)
+        if entry[0] not in self.diverged and self.course.finished(*entry) is None:
+            yield from self.end(entry, "the clock ended it")
+
+    def rung(self, entry: Entry, rung: int) -> Iterator[Event]:
         """Run a plan to `rung` epochs, or look up what these came to in another run: a loser is not run again."""
         number, plan = entry
-        stages = self._stages(plan)
+        stages = self.stages(plan)
         begun = bool(self.course.curve(number, plan))
         seen = None if begun else self.course.earlier.begun(plan, lambda curve: reached(plan, stages, curve) >= rung)
         if seen is None:
-            yield from self._pull(entry, rung)
+            yield from self.pull(entry, rung)
         else:
             self._seen[number] = seen
 
-    def _curve(self, entry: Entry) -> tuple[Epoch, ...]:
+    def curve(self, entry: Entry) -> tuple[Epoch, ...]:
         """The epochs of a plan that has begun, here or, to its rung, in another run."""
         curve = self.course.curve(*entry)
         return self._seen[entry[0]].curve if not curve and entry[0] in self._seen else curve
 
-    def _pull(self, entry: Entry, rung: int) -> Iterator[Event]:
+    def pull(self, entry: Entry, rung: int) -> Iterator[Event]:
         """Run a plan to its end, to `rung` epochs, or until the clock says stop; a paused one keeps a snapshot."""
         number, plan = entry
-        curve, stages = list(self.course.curve(number, plan)), self._stages(plan)
+        curve, stages = list(self.course.curve(number, plan)), self.stages(plan)
         if rung and (self.course.finished(number, plan) or reached(plan, stages, curve) >= rung):
             return
         self.running = number, plan, rung
         yield Said(f"{number + 1}/{len(self.plans)} {plan.label}{' goes on' if curve else ''}")
         closing = self.pace.closing(plan)
         self.clock.reserve_s += closing
-        work, since, fresh = self.course.trial(number, plan), time.perf_counter(), True
+        work, since, fresh = self.course.trial(number, plan), self.clock.now(), True
         try:
             for event in work:
-                yield from self._note(event)
+                yield from self.note(event)
                 self.clock.tick()
                 if isinstance(event, Filled):
-                    self.pace.ran(plan, event, time.perf_counter() - since)
+                    self.pace.ran(plan, event, self.clock.now() - since)
                 if isinstance(event, Scored):
                     curve.append(event.epoch)
                     if not fresh:
-                        self.pace.learn(plan, event.epoch, time.perf_counter() - since)
-                    fresh, since = False, time.perf_counter()
+                        self.pace.learn(plan, event.epoch, self.clock.now() - since)
+                    fresh, since = False, self.clock.now()
                     if rung and reached(plan, stages, curve) >= rung:
                         break
                 if self.clock.left() <= 0 and not isinstance(event, Finished) and not self._must(plan, closing):
                     break
         except Diverged as error:
-            self._diverged[number] = error
+            self.diverged[number] = error
             yield from self._skip([Skipped(plan, error.what)])
         finally:
             work.close()
             self.pace.filled(plan)
             self.clock.reserve_s -= closing
 
-    def _note(self, event: Event) -> Iterator[Event]:
+    def note(self, event: Event) -> Iterator[Event]:
         if isinstance(event, Finished):
             if any(trial.plan == event.trial.plan for trial in self.trials):
                 return
             self.trials.append(event.trial)
         yield event
 
-    def _end(self, entry: Entry, why: str) -> Iterator[Event]:
+    def end(self, entry: Entry, why: str) -> Iterator[Event]:
         """End a paused trial with its best epoch; one that has none was not run."""
         held = self.course.finished(*entry)
         if held is None and not self.course.curve(*entry) and (seen := self._seen.get(entry[0])):
             held = self.course.taken(*entry, seen.curve, why)
-            yield from self._pull(entry, reached(entry[1], self._stages(entry[1]), seen.curve)) if held is None else ()
+            yield from self.pull(entry, reached(entry[1], self.stages(entry[1]), seen.curve)) if held is None else ()
         if held is None and not self.course.curve(*entry):
             yield from self._skip([Skipped(entry[1], f"{why} before its first epoch")])
             return
-        yield from self._note(Finished(held or self.course.conclude(*entry, why)))
+        yield from self.note(Finished(held or self.course.conclude(*entry, why)))
 
-    def _lost(self, entry: Entry, why: str) -> Iterator[Event]:
+    def lost(self, entry: Entry, why: str) -> Iterator[Event]:
         """End a trial that lost to another rate; one that had ended by itself stays what it is."""
-        yield from self._note(Finished(self.course.stop(*entry, why, self._seen.get(entry[0]))))
-
-    def _after(self) -> Iterator[Event]:
-        """Where the leader tuned the network: other knobs; held close to its start; averages; a part of the way."""
-        yield from self._extra("around", "tried with other knobs", self._around)
-        yield from self._extra("closer", "trained again close to its start", self._closer)
-        yield from self._extra("souped", "averaged with other trials", self._soup)
-        yield from self._extra("between", "interpolated with the pretrained weights", self._between)
-
-    def _extra(self, name: str, what: str, more: Callable[[Trial], More | None]) -> Iterator[Event]:
-        """More of a leader that tuned the network, if trials and the clock allow it."""
-        if self.named or self._nothing_yet() or (self.budget.trials and len(self.trials) >= self.budget.trials):
-            return
-        lead = self.trials[self._field().lead()]
-        if lead.plan.init != "pretrained" or not through(lead.plan, self._stages(lead.plan)):
-            return
-        if (made := more(lead)) is None:
-            return
-        need_s, work = made
-        fits = lambda: need_s <= self.clock.left()  # noqa: E731
-        if self.clock.bounded and not self.course.folder.step(name, bool, fits, lead.plan):
-            yield Said(f"{lead.label} is not {what}: the clock does not allow it")
-            return
-        try:
-            yield from work
-        except NoMemory as error:
-            yield Said(f"{lead.label} is not {what}: {error.what}")
-
-    def _around(self, lead: Trial) -> More | None:
-        """The leader's strategy with other knobs, to a third of its epochs; the best goes on if it is ahead there."""
-        stages = self._stages(lead.plan)
-        epochs, known = planned(lead.plan, stages), [trial.plan for trial in self.trials]
-        if epochs < RUNG:
-            return None
-        rung, found = math.ceil(epochs / RUNG), [plan for plan in self.around(lead.plan) if plan not in known]
-        if self.budget.trials:
-            found = found[: self.budget.trials - len(self.trials)]
-        if self.budget.epochs:
-            found = found[: max(0, (self.budget.epochs - self.account.epochs - epochs + rung) // rung)]
-        if not found:
-            return None
-        need_s = sum(self.pace.fixed(plan) + rung * self.pace.epoch(plan) for plan in found)
-        return need_s + (epochs - rung) * self.pace.epoch(lead.plan), self._rivals(found, lead, rung)
-
-    def _rivals(self, found: list[Plan], lead: Trial, rung: int) -> Iterator[Event]:
-        """Run plans against a leader's first epochs; those that were not ahead of it there are stopped."""
-        stages, begin = self._stages(lead.plan), len(self.plans)
-        long_enough = (i for i in range(1, len(lead.curve)) if reached(lead.plan, stages, lead.curve[:i]) >= rung)
-        least = lowest(lead.curve[: next(long_enough, len(lead.curve))])
-        self.plans += found
-        self.course.trunks.expect(found)
-        family = list(enumerate(found, begin))
-        for entry in family:
-            yield from self._rung(entry, rung)
-        begun = {entry: curve for entry in family if entry[0] not in self._diverged and (curve := self._curve(entry))}
-        for entry in [entry for entry in family if entry not in begun and entry[0] not in self._diverged]:
-            yield from self._end(entry, "the clock ended it")
-        best = min(begun, key=lambda entry: lowest(begun[entry]), default=None)
-        ahead = best if best is not None and lowest(begun[best]) < least else None
-        for entry in [entry for entry in begun if entry != ahead]:
-            other = ahead[1] if ahead else lead.plan
-            yield from self._lost(entry, f"{other.label} was ahead after {len(begun[entry])} epochs")
-        if ahead is not None:
-            yield from self._pull(ahead, 0)
-            if ahead[0] not in self._diverged and self.course.finished(*ahead) is None:
-                yield from self._end(ahead, "the clock ended it")
-
-    def _closer(self, lead: Trial) -> More | None:
-        """The leader's plan with regularisers, where rows are few."""
-        spent = self.account.epochs
-        plan = closer(self.course, lead.plan, spent, self.budget.epochs - spent if self.budget.epochs else spent)
-        if plan is None:
-            return None
-        epochs = planned(plan, self._stages(plan))
-        return self.pace.fixed(plan) + epochs * self.pace.epoch(plan), self._once_more(plan)
-
-    def _once_more(self, plan: Plan) -> Iterator[Event]:
-        entry = len(self.plans), plan
-        self.plans.append(plan)
-        yield from self._pull(entry, 0)
-        if entry[0] not in self._diverged and self.course.finished(*entry) is None:
-            yield from self._end(entry, "the clock ended it")
-
-    def _soup(self, lead: Trial) -> More | None:
-        some = mates(self.course, self.trials, lead)
-        if len(some) < 2:
-            return None
-        return (len(some) + 1) * self.pace.closing(lead.plan), self._noted(soup(self.course, len(self.plans), some))
-
-    def _between(self, lead: Trial) -> More:
-        need_s = (len(SHARES) + 1) * self.pace.closing(lead.plan)
-        return need_s, self._noted(blend(self.course, len(self.plans), lead))
-
-    def _noted(self, work: Iterator[Event]) -> Iterator[Event]:
-        for event in work:
-            if isinstance(event, Finished):
-                self.plans.append(event.trial.plan)
-            yield from self._note(event)
+        yield from self.note(Finished(self.course.stop(*entry, why, self._seen.get(entry[0]))))
 
     def _skip(self, some: Sequence[Skipped]) -> Iterator[Event]:
         self.skipped += some
@@ -370,9 +276,9 @@ class Race:
 
         The same network from random weights is run all the same: it says what the pretrained ones were good for.
         """
-        if self.named or self._nothing_yet():
+        if self.named or self.nothing_yet():
             return ""
-        field = self._field()
+        field = self.field()
         leader = self.trials[field.lead()]
         perfect = field.metric.better == "higher" and field.values[field.lead()] >= 1.0
         if (
@@ -385,10 +291,10 @@ class Race:
 
     def _behind(self, entry: Entry) -> str:
         """Why a paused trial is ended: the interval of its best share lies below that of the leader's share."""
-        curve, metric = self._curve(entry), self.course.task.metrics[0]
-        if self.named or not curve or not metric.proportion or self._nothing_yet():
+        curve, metric = self.curve(entry), self.course.task.metrics[0]
+        if self.named or not curve or not metric.proportion or self.nothing_yet():
             return ""
-        field = self._field()
+        field = self.field()
         best, lead = max(epoch.metric for epoch in curve), self.trials[field.lead()]
         high, low = share_interval(best, field.n)[1], share_interval(field.values[field.lead()], field.n)[0]
         if high >= low or lead.plan == entry[1]:
@@ -396,7 +302,7 @@ class Race:
         told = f"{metric.name} {best:.3f} (at most {high:.3f}) after {len(curve)} epochs"
         return f"{told} was behind {lead.label} (at least {low:.3f})"
 
-    def _nothing_yet(self) -> bool:
+    def nothing_yet(self) -> bool:
         """Whether there is no usable model so far: the first one is made whatever the clock says."""
         return not any(trial.whole for trial in self.trials)
 
@@ -408,9 +314,9 @@ class Race:
         first = plan.init == "pretrained" and "pretrained" not in known
         return not known or (first and self.clock.allows(need_s + self.clock.packing_s + AFTER_S))
 
-    def _field(self) -> Field:
+    def field(self) -> Field:
         course = self.course
         return Field(self.trials, course.task, course.data, course.folder.path, course.seed)
 
-    def _stages(self, plan: Plan) -> int:
+    def stages(self, plan: Plan) -> int:
         return len(self.course.view.pooled(plan.reading).stages)
