@@ -27,6 +27,7 @@ FLOORS = {
     "formats": 6,
     "serve": 7,
     "scale": 7,
+    "ahead": 7,
     "flow": 7,
     "many": 7,
     "api": 8,
@@ -36,7 +37,7 @@ FLOORS = {
 }
 """A file at the top of the package or a folder, and its floor: imports go down, or stay in one's own folder."""
 
-TOP_FILES = ("waist", "errors", "flow", "many", "api", "__init__", "__main__")
+TOP_FILES = ("waist", "errors", "ahead", "flow", "many", "api", "__init__", "__main__")
 
 SHELVES = (
     *("modalities", "providers", "tasks", "flags", "metrics", "inserts", "regularisers", "strategies", "checks"),

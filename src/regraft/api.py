@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regraft import flow, many
+from regraft import ahead, flow, many
 from regraft.flow import Run as Run
 from regraft.flow import finish, read_run, steps
 from regraft.kit import store
@@ -240,7 +240,7 @@ def advise(
         seed=seed,
     )
     needs = Needs(goal, parse_budget(budget).seconds, serve_on, many_tasks, energy_budget)
-    return finish(flow.advice(options, needs, hourly, on, data, named, str(zoo)))[1]
+    return finish(ahead.advice(options, needs, hourly, on, data, named, str(zoo)))[1]
 
 
 def evaluate(

@@ -11,34 +11,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from regraft.data.inspect import flags_of, in_words
+from regraft.ahead import findings, planned
+from regraft.data.inspect import flags_of
 from regraft.data.open import card as card_of
 from regraft.data.open import open_data, sentence
 from regraft.deliver.inputs import is_there, safe
 from regraft.errors import ModelError, UsageError
 from regraft.kit import durable, hardware, places, shelf, store
-from regraft.planner.propose import propose
 from regraft.planner.request import (
     Source,
     balance_of,
-    few_rows,
     find_provider,
     prepare,
     resolved,
-    strategies_of,
     zoo_of,
 )
 from regraft.waist import (
     Account,
     BackboneCard,
     Bad,
-    Budget,
     Data,
     DataCard,
     Encoder,
     Event,
     Facts,
-    Flag,
     MachineCard,
     Options,
     Plan,
@@ -54,15 +50,10 @@ from regraft.waist import (
 
 if TYPE_CHECKING:
     from regraft.backbone.view import View
-    from regraft.planner.advise import Advice
     from regraft.planner.clock import Clock
     from regraft.planner.course import Course
-    from regraft.planner.draws import Draws
-    from regraft.planner.rules import Needs
 
 T = TypeVar("T")
-FLAGS = 8
-"""So many findings about the data are told when a run begins."""
 PASS = {"train": 0.35, "val": 0.1, "test": 0.1}
 """Of the seconds that are left when training could begin: what one pass of the backbone over a split may take."""
 FORESEEN = 0.1
@@ -132,7 +123,7 @@ def steps(
     rows = open_data(data, options.seed, options.reading)
     card = card_of(rows)
     yield Said(sentence(card))
-    for note in (*card.notes, *_found(rows.flags)):
+    for note in (*card.notes, *findings(rows.flags)):
         yield Said(note)
     mark = source.mark
     reading = replace(options.reading, val="", test="")  # the data's fingerprint covers them, wherever they lie
@@ -196,97 +187,6 @@ def of_best(
     return (yield from steps(replace(options, model=name), out, fresh=fresh, data=data, model=source, begun=begun))
 
 
-def forecast(options: Options) -> Generator[Event, None, list[dict[str, Any]]]:
-    """What the plans of a request would take, without training or writing anything.
-
-    Returns: For each plan its record, trainable parameters, cache bytes and GFLOP at most.
-    """
-    options = resolved(options)
-    data = yield from _read(options, options.data)
-    from regraft.planner import sizes
-
-    facts, course, plans = _opened(options, data, options.model)
-    return [sizes.forecast(facts, course, plan) for plan in plans]
-
-
-def shots(options: Options, draws: int, out: Path) -> Generator[Event, None, Draws]:
-    """So many rows of each class, drawn several times over: what each strategy reaches on the test split, and how sure
-    that is. The same call again reads the trials that are there.
-
-    Raises: as `steps`; DataError: a class has fewer rows.
-    """
-    from regraft.data import few
-
-    named = replace(options, strategies=options.strategies or tuple(few_rows()))
-    options = resolved(named)
-    reading = replace(options.reading, shots=0)
-    data = yield from _read(replace(options, reading=reading), options.data)
-    facts, course, plans = _opened(options, few.drawn(data, options.reading.shots, options.seed), options.model)
-    mark = fingerprint(options, data.fingerprint, facts.backbone.fingerprint)
-    stem = f"{store.slug(data.name)}-{store.slug(Path(options.model).name)}-shots"
-    path = store.place(out, stem, mark, fresh=False)
-    from regraft.planner.draws import Draws, repeat
-
-    def one(number: int) -> tuple[Course, list[Plan]]:
-        seed = options.seed + number
-        some = few.drawn(data, options.reading.shots, seed)
-        return replace(course, data=some, folder=store.Folder(path / f"draw-{number + 1}"), seed=seed), plans
-
-    with durable.lock(path / ".lock", f"the draws {path}"):
-        found = yield from repeat(one(number) for number in range(draws))
-        metric, test = course.task.metrics[0].name, len(data.test)
-        told = Draws(data.name, options.model, options.reading.shots, draws, metric, test, found)
-        store.Folder(path).write("shots", told)
-    return told
-
-
-def advice(
-    options: Options, needs: Needs, hourly: float, on: str, given: Any, named: Mapping[str, Any], zoo: str = ""
-) -> Generator[Event, None, tuple[Facts, Advice]]:
-    """What to do about a request, from looking at some of its rows and timing some steps; nothing is written.
-
-    Args:
-        hourly: What an hour costs, of this machine or of the card that `on` names.
-        given: The data, or what the options call it.
-        named: Models, name → query. Of these and of those in the folder `zoo` that can be used the best is taken.
-    Raises: UsageError: no such card, no model; it is told before the data is read.
-    """
-    from regraft.planner import cards
-
-    card = cards.find(on) if on else None
-    options, queries = resolved(options), {**zoo_of(zoo, named), **named}
-    data = yield from _read(options, given)
-    from regraft.planner import advise, choose, price
-
-    choice = (yield from choose.choose(options, data, queries, tuple(named))) if zoo or len(named) > 1 else None
-    name = choice.best.name if choice else next(iter(named))
-    facts, course, plans = _opened(replace(options, model=name), data, queries[name])
-    told = yield from advise.advise(facts, course, plans, needs, price.Rate(hourly), card)
-    return facts, replace(told, model=name, choice=choice)
-
-
-def _read(options: Options, given: Any) -> Generator[Event, None, Data]:
-    """The data of a request, which is told."""
-    data = open_data(given, options.seed, options.reading)
-    card = card_of(data)
-    for text in (sentence(card), *card.notes, *_found(data.flags)):
-        yield Said(text)
-    return data
-
-
-def _opened(options: Options, data: Data, query: Any) -> tuple[Facts, Course, list[Plan]]:
-    """The facts of a request, a course that nothing is written for, and what would run."""
-    mark = find_provider(query).fingerprint(query)
-    from regraft.planner import survey
-    from regraft.planner.course import Course
-
-    view, encoder, task = prepare(options, data, query)
-    machine = survey.machine(view, data, encoder, options.precision)
-    facts = Facts(card_of(data), survey.backbone(view, mark), machine)
-    course = Course(view, data, task, encoder, machine, store.Folder(Path()), options.seed)
-    return facts, course, _plans(facts, options, task, balance_of(options, data, task))
-
-
 def _work(
     options: Options,
     data: Data,
@@ -322,7 +222,7 @@ def _work(
     seen = Seen(data, shelf.find("modalities", data.modality).NOUN, inputs=view.inputs, encoder=encoder)
     more = flags_of(seen, "backbone")
     folder.write("flags", [*data.flags, *more])
-    for note in _found(more):
+    for note in findings(more):
         yield Said(note)
     cells = [row.cell for rows in (data.train, data.val, data.test) for row in rows]
     for note in (*body.notes, *machine.notes, *encoder.told(cells)):
@@ -331,7 +231,7 @@ def _work(
         yield Said(f"this run began on {machine.processor}: from here on its last bits may differ")
     facts = Facts(card_of(data), body, machine)
     balance = balance_of(options, data, task)
-    plans = folder.step("plans", list[Plan], lambda: _plans(facts, options, task, balance), facts, options, balance)
+    plans = folder.step("plans", list[Plan], lambda: planned(facts, options, task, balance), facts, options, balance)
     if balance:
         yield Said(
             f"labels are far from equally frequent: rare ones weigh more in training, {task.metrics[0].name} decides "
@@ -347,25 +247,6 @@ def _work(
     packed = yield from ship.lead(race, body.name)
     yield from ship.end(race, options, body, packed)
     return read_run(folder.path)
-
-
-def _plans(facts: Facts, options: Options, task: Task, balance: float) -> list[Plan]:
-    """What runs: the plans of the strategies, and under a clock the two cheapest of all first.
-
-    These are a model that needs no network and one that trains nothing: usable within seconds, and what any other plan
-    must beat.
-    """
-    from regraft.engine.losses import refuse
-
-    raced = not options.strategies or options.budget != Budget()
-    plans = propose(facts, strategies_of(options), options.knobs, balance, raced)
-    if options.strategies and (options.budget.seconds or options.budget.kwh):
-        every = propose(facts, strategies_of(replace(options, strategies=())), (), balance, raced=True)
-        first = [next((p for p in every if p.init == init), None) for init in ("plain", "pretrained")]
-        plans = [p for p in first if p is not None and p not in plans] + plans
-    for plan in plans:
-        refuse(plan, task)
-    return plans
 
 
 def _foresee(facts: Facts, course: Course, plans: list[Plan], clock: Clock) -> Generator[Event, None, None]:
@@ -396,7 +277,7 @@ def _limits(left_s: float, machine: MachineCard, data: Data) -> dict[str, int]:
 def _affordable(data: Data, limits: Mapping[str, int], options: Options) -> tuple[Data, tuple[str, ...]]:
     """The data, cut where one pass over it would take too much of the seconds there are; what was cut is said."""
     from regraft.data.split import thin
-    from regraft.deliver.story import budget_words
+    from regraft.deliver.words import budget_words
 
     def some(name: str) -> Sequence[Row]:
         rows: Sequence[Row] = getattr(data, name)
@@ -450,16 +331,6 @@ def _harm(folder: store.Folder) -> str:
     except ModelError as error:
         return f"{error.what} ({error.saw})"
     return ""
-
-
-def _found(flags: Sequence[Flag]) -> list[str]:
-    """Findings about the data in a few lines, warnings first; the report has all of them."""
-    from regraft.deliver.story import brief
-
-    more = len(flags) - FLAGS
-    short = [replace(flag, examples=tuple(brief(one) for one in flag.examples)) for flag in flags[:FLAGS]]
-    told = [("warning: " if flag.status == "warn" else "") + in_words(flag) for flag in short]
-    return [*told, f"{more} more findings about the data in the report"] if more > 0 else told
 
 
 def _anywhere(options: Options) -> Options:

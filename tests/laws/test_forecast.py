@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from regraft import flow
+from regraft import ahead, flow
 from regraft.kit import shelf
 from regraft.kit.store import record
 from regraft.planner.course import Course
@@ -56,7 +56,7 @@ def kept(course: Course, told: list[dict[str, Any]]) -> None:
 def test_trainable_parameters_are_known_before(tmp_path: Path, strategy: str) -> None:
     course = places.course(tmp_path)
     asked = Options(str(tmp_path / "data"), str(tmp_path / "model"), strategies=(strategy,), knobs=epochs(strategy))
-    told = flow.finish(flow.forecast(asked))
+    told = flow.finish(ahead.forecast(asked))
     assert [one["label"] for one in told] == KINDS[strategy]
     kept(course, told)
 
@@ -76,7 +76,7 @@ def test_trainable_parameters_of_texts_are_known_for_both_poolings(
         knobs=tuple((f"{name}.pooling", pooling) for name in strategies)
         + tuple(knob for name in strategies for knob in epochs(name)),
     )
-    told = flow.finish(flow.forecast(asked))
+    told = flow.finish(ahead.forecast(asked))
     poolings = {one["plan"]["pooling"] for one in told if one["plan"]["init"] != "plain"}
     assert poolings == {pooling}
     ran = {one["plan"]["strategy"] for one in told}
@@ -89,7 +89,7 @@ def test_a_race_is_forecast_with_every_rate(tmp_path: Path) -> None:
     """Without a strategy all are proposed, each rate of each kind; any rate trains the same number of weights."""
     course = places.course(tmp_path)
     asked = Options(str(tmp_path / "data"), str(tmp_path / "model"))
-    told = flow.finish(flow.forecast(asked))
+    told = flow.finish(ahead.forecast(asked))
     labels = [one["label"] for one in told]
     assert labels[:3] == ["scratch plain c 10", "scratch plain c 1", "asis centroids"]
     usual = {one for name, some in KINDS.items() if name in strategies_of(asked) for one in some}
@@ -99,7 +99,7 @@ def test_a_race_is_forecast_with_every_rate(tmp_path: Path) -> None:
         and not any("lora" in one or "bottleneck" in one for one in labels)
     )
     budgeted = Options(asked.data, asked.model, budget=Budget(trials=4))
-    assert [one["label"] for one in flow.finish(flow.forecast(budgeted))] == labels, "what is left out is seen later"
+    assert [one["label"] for one in flow.finish(ahead.forecast(budgeted))] == labels, "what is left out is seen later"
     assert not (tmp_path / "runs").exists() and not course.folder.path.exists(), "nothing is written"
     numbers: dict[str, set[int]] = {}
     for one in told:

@@ -149,7 +149,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(races, "blend", half)
     monkeypatch.setattr(races, "closer", lambda *_: None)
     monkeypatch.setattr(races.Race, "_around", lambda *_: None)
-    monkeypatch.setattr("regraft.flow.strategies_of", lambda options: options.strategies or ("asis", "full"))
+    monkeypatch.setattr("regraft.ahead.strategies_of", lambda options: options.strategies or ("asis", "full"))
 
 
 KNOBS = (("full.epochs", "6"), ("full.lr", "0.01"))

@@ -112,7 +112,7 @@ def test_a_file_the_environment_and_set_reach_the_request(
     assert options.strategies == ("probe", "partial") and options.reading.order == ("a", "b")
     assert options.knobs == (("partial.depth", "1"), ("probe.lr", "0.01"))
     assert (options.seed, options.cache, options.budget.seconds) == (3, False, 300.0)
-    from regraft.deliver.story import reproduce
+    from regraft.deliver.words import reproduce
 
     said = reproduce(options).split()
     assert "--probe.lr" in said and "--config" not in said and said.count("--strategy") == 2 and "--no-cache" in said

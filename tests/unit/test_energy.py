@@ -138,7 +138,7 @@ def test_enough_energy_changes_nothing(base: Course, tmp_path: Path) -> None:
 
 
 def test_what_was_drawn_stands_in_the_account_and_is_said(base: Course) -> None:
-    from regraft.deliver.story import drawn
+    from regraft.deliver.words import drawn
 
     made = race(base, base.folder.path, Budget(kwh=0.5), ("probe",))
     account = dataclasses.replace(made.account, kwh=0.25, metered=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from regraft import api, flow
+from regraft import ahead, api, flow
 from regraft.data.open import open_data
 from regraft.deliver import pack
 from regraft.deliver.model import open_model
@@ -163,7 +163,7 @@ def test_a_refused_result_ships_nothing(home: Path, tmp_path: Path, monkeypatch:
 def test_a_forecast_trains_and_writes_nothing(home: Path, tmp_home: Path) -> None:
     before = sorted(home.rglob("*"))
     asked = options(home, strategies=("probe", "scratch"), knobs=(("probe.lr", "0.001"), ("scratch.lr", "0.001")))
-    probe, *_, scratch = flow.finish(flow.forecast(asked))
+    probe, *_, scratch = flow.finish(ahead.forecast(asked))
     assert (probe["frontier"], probe["trainable"], probe["cache_bytes"]) == (4, 16 * 3 + 3, 60 * 16 * 4)
     assert (scratch["frontier"], scratch["cache_bytes"]) == (0, 0)
     assert 0 < probe["gflop_at_most"] < scratch["gflop_at_most"]
@@ -183,7 +183,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_forecast_says_first_what_the_data_is(library: Path, tmp_path: Path) -> None:
     asked = Options(str(library / "class"), str(library / "model"), strategies=("probe",))
-    said = [event.text for event in flow.forecast(asked) if isinstance(event, Said)]
+    said = [event.text for event in ahead.forecast(asked) if isinstance(event, Said)]
     assert said[0].startswith("class: ") and said[1].startswith("columns: text = text (by its name), target = y")
 
 

@@ -11,7 +11,7 @@ import pytest
 import stories
 
 from regraft.deliver import foreseen, page, report
-from regraft.deliver.story import figure
+from regraft.deliver.words import figure
 from regraft.planner.advise import Depth
 
 

@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from markdown_it import MarkdownIt
 
-from regraft.deliver import report
-from regraft.deliver import story as words
+from regraft.deliver import report, words
 from regraft.deliver.story import Story
 from regraft.kit import store
 from regraft.waist import (

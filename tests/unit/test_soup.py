@@ -122,7 +122,7 @@ def test_a_soup_ships_and_is_not_fitted_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(races.Race, "_behind", lambda *_: "")
     monkeypatch.setattr(races, "blend", lambda *_: iter(()))
     monkeypatch.setattr(races, "closer", lambda *_: None)
-    monkeypatch.setattr("regraft.flow.strategies_of", lambda options: options.strategies or ("layerwise", "full"))
+    monkeypatch.setattr("regraft.ahead.strategies_of", lambda options: options.strategies or ("layerwise", "full"))
     options = Options(
         str(places.pictures(tmp_path / "data")),
         str(places.model(tmp_path / "model")),

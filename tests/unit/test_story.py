@@ -13,7 +13,7 @@ import stories
 from hypothesis import given
 from hypothesis import strategies as some
 
-from regraft.deliver import story as words
+from regraft.deliver import story, words
 from regraft.errors import ModelError, UsageError
 from regraft.kit import store
 from regraft.planner.request import strategies_of
@@ -22,7 +22,7 @@ from regraft.waist import Bad, Budget, Flag, Options, Plan, Reading, Skipped, pl
 PARTS = ("options", "data", "backbone", "machine", "trials", "verdict", "account", "examined")
 
 
-def kept(told: words.Story, path: Path) -> Path:
+def kept(told: story.Story, path: Path) -> Path:
     """The records of a story as a run folder has them."""
     for name in PARTS:
         if (value := getattr(told, name)) is not None:
@@ -34,9 +34,9 @@ def kept(told: words.Story, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [stories.ants_bees, stories.numbers, stories.sets, stories.bare])
-def test_a_story_is_read_back_as_it_was(make: Callable[[], words.Story], tmp_path: Path) -> None:
+def test_a_story_is_read_back_as_it_was(make: Callable[[], story.Story], tmp_path: Path) -> None:
     told = dataclasses.replace(make(), opening=None)
-    found = words.read(kept(told, tmp_path))
+    found = story.read(kept(told, tmp_path))
     again, first = (json.dumps(plain(one), default=str) for one in (dataclasses.replace(found, run=told.run), told))
     assert again == first
 
@@ -45,7 +45,7 @@ def test_an_older_run_has_no_account_and_nothing_examined(tmp_path: Path) -> Non
     kept(stories.ants_bees(), tmp_path)
     for name in ("account", "examined"):
         (tmp_path / f"{name}.json").unlink()
-    found = words.read(tmp_path)
+    found = story.read(tmp_path)
     assert (found.account.trials, found.account.budget, found.examined, found.opening) == (0, Budget(), None, None)
     assert words.spent(found) == []
 
@@ -53,13 +53,13 @@ def test_an_older_run_has_no_account_and_nothing_examined(tmp_path: Path) -> Non
 def test_findings_and_what_was_left_out_are_read_from_the_run(tmp_path: Path) -> None:
     """Half a line of a quarantine, as a kill may leave it, is passed over."""
     kept(stories.ants_bees(), tmp_path)
-    assert (words.read(tmp_path).flags, words.read(tmp_path).bad) == ((), ())
+    assert (story.read(tmp_path).flags, story.read(tmp_path).bad) == ((), ())
     flag = Flag("near", "warn", 1, 9, "a pair", ("a ~ b",), "remove one", ("b",), ("a", "b"))
     store.Folder(tmp_path).write("flags", [flag])
     bad = Bad("train", "a\n\ud800.jpg", 3, "the file is empty")
     line = json.dumps(plain(bad), ensure_ascii=False).encode("utf-8", "surrogatepass")
     (tmp_path / "quarantine.jsonl").write_bytes(line + b'\n{"split": "tr')
-    found = words.read(tmp_path)
+    found = story.read(tmp_path)
     assert (found.flags, found.bad) == ((flag,), (bad,))
 
 
@@ -75,7 +75,7 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     kept(stories.ants_bees(), tmp_path)
     (tmp_path / "verdict.json").unlink()
     with pytest.raises(UsageError, match="has not come that far"):
-        words.read(tmp_path)
+        story.read(tmp_path)
 
 
 def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "regraft.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be read"):
-        words.read(tmp_path)
+        story.read(tmp_path)
 
 
 # ---------------------------------------------------------------- trials

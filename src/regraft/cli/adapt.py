@@ -230,12 +230,12 @@ def _foretell(screen: Screen, options: Options, several: bool, as_json: bool) ->
 
     Raises: UsageError: it is for several data or models.
     """
-    from regraft import flow
+    from regraft import ahead
 
     if several:
         saw = "several DATA or models"
         raise UsageError("plans are shown for one task and model at a time", saw, "one", "leave out the others")
-    plans = screen.watch(flow.forecast(options), kept=False)
+    plans = screen.watch(ahead.forecast(options), kept=False)
     if as_json:
         put_object("adapt", {"plans": plans})
     else:
@@ -313,7 +313,7 @@ def object_of(run: Run, command: str) -> dict[str, Any]:
 
 def finale(screen: Screen, run: Run) -> None:
     """The trials, the decision and what to do next, as `adapt` ends and `runs show` repeats."""
-    from regraft.deliver import report, story
+    from regraft.deliver import report, words
 
     screen.table(report.head_of(run.trials), report.cells_of(run.trials, run.verdict.winner), kept=4)
     put("")
@@ -322,9 +322,9 @@ def finale(screen: Screen, run: Run) -> None:
         put_sentence(f"  {finding.status}  {finding.check}: {finding.evidence}")
     if run.account.skipped or run.account.budget != Budget():
         left = f", {len(run.account.skipped)} plans left out" if run.account.skipped else ""
-        drawn = f", {story.drawn(run.account)}" if run.account.budget.kwh else ""
+        drawn = f", {words.drawn(run.account)}" if run.account.budget.kwh else ""
         put(f"race    {run.account.trials} trials in {run.account.seconds:.0f} s{drawn}{left}")
-    if run.account.saved and (text := story.spared(run.account.saved)):
+    if run.account.saved and (text := words.spared(run.account.saved)):
         put_sentence(f"cache   {text}")
     put(f"report  {run.report}")
     if run.verdict.decision == "refuse":

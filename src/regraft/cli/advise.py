@@ -78,7 +78,7 @@ def advise(
 
     regraft advise photos/ --zoo path/to/models
     """
-    from regraft import flow
+    from regraft import ahead
     from regraft.deliver.advice import keep
     from regraft.planner.request import parse_budget, parse_share
     from regraft.planner.rules import Needs
@@ -120,7 +120,7 @@ def advise(
         precision=precision,  # type: ignore[arg-type]
         seed=seed,
     )
-    work = flow.advice(options, needs, hourly, on, data, models, zoo)
+    work = ahead.advice(options, needs, hourly, on, data, models, zoo)
     facts, found = screen.watch(work, kept=False)
     command = adapting(options, found.model, budget)
     kept = keep(out, facts, found, command) if out is not None else None

@@ -40,13 +40,13 @@ def shots(
 
     Every plan trains on all of a draw's rows; the test split stays whole. To ship a model: regraft adapt --shots.
     """
-    from regraft import flow
+    from regraft import ahead
 
     check_place(out)
     reading = Reading(target=target, text=names(text), image=image, group=group, test=test, shots=shots)
     options = Options(data, model, reading, strategies=tuple(dict.fromkeys(split(strategy))), metric=metric, seed=seed)
     screen = Screen(quiet=as_json)
-    found = screen.watch(flow.shots(options, draws, out), kept=False)
+    found = screen.watch(ahead.shots(options, draws, out), kept=False)
     if as_json:
         put_object("shots", plain(found))
         return

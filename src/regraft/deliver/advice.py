@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft.data.open import sentence
-from regraft.deliver import chosen, foreseen, page, report
-from regraft.deliver import story as words
-from regraft.deliver.story import brief, clock, count, figure
+from regraft.deliver import chosen, foreseen, page, report, words
+from regraft.deliver.words import brief, clock, count, figure
 from regraft.errors import UsageError
 from regraft.kit import durable, store
 from regraft.waist import Facts, fingerprint

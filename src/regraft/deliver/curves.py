@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from regraft.deliver.story import brief, figure
 from regraft.deliver.svg import GLYPH, Scale, apart, esc, levels, marker, px, svg, text, tick, ticks
+from regraft.deliver.words import brief, figure
 
 FAR = 10
 """Values this many times apart lie on a logarithmic axis."""

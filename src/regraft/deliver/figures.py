@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from regraft.deliver.story import brief, clock, figure
 from regraft.deliver.svg import GLYPH, Scale, Shape, apart, esc, finite, levels, marker, px, svg, text, tick, ticks
+from regraft.deliver.words import brief, clock, figure
 from regraft.waist import Epoch
 
 Box = tuple[float, float, float, float]

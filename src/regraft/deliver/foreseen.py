@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from regraft.deliver import curves, grids
-from regraft.deliver import story as words
+from regraft.deliver import curves, grids, words
 from regraft.deliver.curves import Level, Pair, Reach
 from regraft.deliver.grids import Grid
-from regraft.deliver.story import Story, brief, clean, clock, figure, size
+from regraft.deliver.story import Story
 from regraft.deliver.svg import Figure
+from regraft.deliver.words import brief, clean, clock, figure, size
 from regraft.waist import Trial
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from regraft.deliver import story as words
-from regraft.deliver.story import Story, brief, clean, clock, count, figure, lead, signed, span
+from regraft.deliver import words
+from regraft.deliver.story import Story
+from regraft.deliver.words import brief, clean, clock, count, figure, lead, signed, span
 from regraft.waist import Epoch, Examined, Phase, Plan, Trial
 
 MOST_CLASSES = 20

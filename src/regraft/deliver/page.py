@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from regraft.data.open import sentence
-from regraft.deliver import chosen, figures, foreseen, grids, report
-from regraft.deliver import story as words
+from regraft.deliver import chosen, figures, foreseen, grids, report, words
 from regraft.deliver.figures import Bar, Point
-from regraft.deliver.story import Story, brief, clean, clock, count, figure, span
+from regraft.deliver.story import BUNDLE, Story
 from regraft.deliver.svg import Figure, Shape
+from regraft.deliver.words import brief, clean, clock, count, figure, span
 from regraft.waist import Trial
 
 PANELS = 12
@@ -187,7 +187,7 @@ def _made(story: Story) -> dict[str, Any]:
     """What the run rests on, and how to use and to repeat it."""
     opening = story.opening
     lines = (
-        report.opening_lines(f"{story.run}/{words.BUNDLE}", story.data.modality, story.data.columns, opening)
+        report.opening_lines(f"{story.run}/{BUNDLE}", story.data.modality, story.data.columns, opening)
         if opening
         else ""
     )

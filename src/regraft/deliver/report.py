@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from regraft.data.open import sentence
-from regraft.deliver import chosen, foreseen, grids
-from regraft.deliver import story as words
+from regraft.deliver import chosen, foreseen, grids, words
 from regraft.deliver.grids import Grid
-from regraft.deliver.story import Story
+from regraft.deliver.story import BUNDLE, Story, flags, quarantined
 from regraft.kit import shelf
 from regraft.waist import (
     Account,
@@ -253,7 +252,7 @@ def _use(story: Story) -> list[str]:
     run, data = str(story.run), story.data
     made = ["## Use it", "", *fenced("\n".join(commands(run, data))), ""]
     if story.opening is not None:
-        made += [*_opens(f"{run}/{words.BUNDLE}", data.modality, data.columns, story.opening), ""]
+        made += [*_opens(f"{run}/{BUNDLE}", data.modality, data.columns, story.opening), ""]
     return made
 
 
@@ -379,8 +378,8 @@ def as_object(
         "ok": True,
         "run": run,
         "data": plain(data),
-        "flags": plain(words.flags(Path(run))),
-        "bad": dict(Counter(one.why for one in words.quarantined(Path(run)))),
+        "flags": plain(flags(Path(run))),
+        "bad": dict(Counter(one.why for one in quarantined(Path(run)))),
         "trials": plain(list(trials)),
         "verdict": plain(verdict),
         "comparisons": plain(verdict.comparisons),

@@ -12,7 +12,7 @@ from regraft.audit.gather import audit, baselines
 from regraft.backbone import bundle as bundles
 from regraft.deliver import examine, native, page, report, story
 from regraft.deliver.pack import attempt, pack
-from regraft.deliver.story import budget_words
+from regraft.deliver.words import budget_words
 from regraft.errors import UsageError
 from regraft.kit import durable
 from regraft.planner.blend import along, source

@@ -10,7 +10,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from regraft.deliver.story import clean
+from regraft.deliver.words import clean
 
 Shape = Literal["circle", "square", "triangle", "wedge", "diamond"]
 GLYPH = 6.7
