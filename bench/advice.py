@@ -39,13 +39,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regraft.data.open import card
 from regraft.flow import finish
-from regraft.kit import shelf
 from regraft.planner import advise, profile, survey
 from regraft.planner.advise import Advice
 from regraft.planner.propose import propose
+from regraft.planner.request import strategies_of
 from regraft.planner.rules import Needs
 from regraft.planner.transfer import scores
-from regraft.waist import Facts
+from regraft.waist import Facts, Options, Reading
 
 T = TypeVar("T")
 SIDE, ORACLE = "regraft advise", "the oracle"
@@ -53,6 +53,8 @@ NEAR = ("ants_bees", "flowers_sharp", "product_reviews_cr", "trec_questions")
 """What a person would call near: photographs for networks of photographs, plain English for one of sentences."""
 FEW, POINTS, HOLD, COST = 500, 1.0, 7, 0.01
 HEAD = ("probe", "probe by path")
+WAYS = {"extract": HEAD, "asis": ("asis",), "scratch": ("scratch",)}
+"""The oracle's plans of a way; all others fine-tune."""
 UNIT = "forward equivalents"
 
 
@@ -130,7 +132,7 @@ def advised(run: Opened) -> Advice:
     course = run.course
     machine = survey.machine(course.view, course.data, course.encoder, "fp32")
     facts = Facts(card(course.data), run.facts.backbone, machine)
-    plans = propose(facts, shelf.names("strategies"), (), raced=True)
+    plans = propose(facts, strategies_of(Options("", "", Reading())), (), raced=True)
     return finish(advise.advise(facts, course, plans, Needs()))
 
 
@@ -159,6 +161,11 @@ def row_of(pair: Pair, place: Path) -> dict[str, Any] | None:
         "LogME alone": by_score(found, "logme", stages),
         "k-NN alone": by_score(found, "knn", stages),
     }
+    tuned = [name for name in oracle.PLANS if not any(name in some for some in WAYS.values())]
+    fired = [one for one in found.fired if one.fires and one.verdict in (*WAYS, "tune")]
+    ways = {one.id: judged(held, WAYS.get(one.verdict, tuned)) | {"way": one.verdict} for one in fired}
+    for one in fired:
+        ways[one.id]["overruled"] = bool(one.overruled)
     whole, cost = sum(one["equivalents"] for one in held["trials"]), flop / pass_flop
     first = best(held["trials"], held["truth"])
     raced = {one.strategy for one in found.priced if one.label in (found.first.label, *found.others)}
@@ -173,6 +180,7 @@ def row_of(pair: Pair, place: Path) -> dict[str, Any] | None:
         "best": first["label"],
         "test": round(oracle.share(first["answers"]["test"], held["truth"]["test"]), 4),
         "choices": {name: judged(held, names) for name, names in choices.items()},
+        "rules": ways,
         "passes": {ORACLE: round(whole), SIDE: round(cost)},
         "seconds": {ORACLE: round(sum(one.get("seconds", 0) for one in held["trials"])), SIDE: round(seconds, 1)},
     }
@@ -193,6 +201,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             low, high = one["interval"]
             told = f"  {name}: {one['trial']} {one['test']:.3f}, loses {one['points']:+.1f} [{low:+.1f}, {high:+.1f}]"
             made.append(told + ("" if one["holds"] else ", does not hold"))
+    for name, one in row["rules"].items():
+        low, high = one["interval"]
+        told = f"  {name} says {one['way']}{', overruled' * one['overruled']}: the best of it, {one['trial']}, loses "
+        made.append(told + f"{one['points']:+.1f} [{low:+.1f}, {high:+.1f}]" + ", wrong" * (not one["holds"]))
     return made
 
 

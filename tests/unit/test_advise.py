@@ -18,7 +18,7 @@ from regraft.kit.store import Folder
 from regraft.planner import advise, profile
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
-from regraft.planner.rules import Needs
+from regraft.planner.rules import Fired, Needs
 from regraft.planner.survey import backbone
 from regraft.waist import Budget, Facts, Finished, Options, Plan, Said, Trial
 from tests import places
@@ -109,6 +109,8 @@ def test_every_plan_goes_one_way(course: Course) -> None:
     }
     assert ways["asis"] == {"asis"} and ways["probe"] == {"extract"} and ways["scratch"] == {"plain", "scratch"}
     assert ways["partial"] == ways["full"] == ways["gradual"] == ways["layerwise"] == {"tune"}
+    drawn = next(plan for plan in plans_of(course, "scratch") if plan.label == "scratch features")
+    assert advise.way_of(drawn, stages) == "plain", "a head on random features is a baseline, no way to go"
 
 
 @pytest.mark.parametrize(("goal", "begins"), [("speed", "probe"), ("stability", "probe")])
@@ -120,6 +122,20 @@ def test_advice_names_a_plan_of_the_way_that_the_rules_name(course: Course, goal
     assert {one.label for one in told.priced} <= {plan.label for plan in plans}
     assert {one.id for one in told.fired} == {f"E{i}" for i in range(1, 22)}
     assert next(one for one in told.fired if one.id == "E1").fires, "42 rows are few"
+
+
+@pytest.mark.parametrize(("overruled", "begins"), [("a head falls short", "tune"), ("", "extract")])
+def test_a_race_begins_with_a_way_that_no_evidence_speaks_against(
+    course: Course, monkeypatch: pytest.MonkeyPatch, overruled: str, begins: str
+) -> None:
+    few = Fired("E1", "few rows", "extract", bool(overruled), "42 rows", "an article", overruled)
+    monkeypatch.setattr("regraft.planner.rules.rules", lambda *_: (few,))
+    monkeypatch.setattr("regraft.planner.rules.explain", lambda *_: "")
+    facts = Facts(places.card(course), backbone(course.view, "mark"), course.machine)
+    told = finish(advise.advise(facts, course, plans_of(course, "probe", "partial", "scratch"), Needs()))
+    ways = {one.label: one.way for one in told.priced}
+    assert told.way == "race" and told.first.way == begins
+    assert {begins, *(ways[label] for label in told.others)} == {"extract", "tune"}
 
 
 # ---------------------------------------------------------------- the command

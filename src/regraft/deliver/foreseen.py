@@ -26,7 +26,7 @@ WAYS = {
     "tune": "Fine-tune the network",
     "peft": "Train small added parts",
     "scratch": "Train from scratch",
-    "plain": "A model without a network",
+    "plain": "A model without a network, or on an untrained one",
     "race": "Let a race decide",
 }
 Z = 1.96

@@ -154,6 +154,8 @@ def advise(
     fired = rules.rules(measured, needs)
     way, why = rules.verdict(fired)
     named = [one.verdict for one in fired if one.stands] if way == "race" else [way]
+    overruled = {one.verdict for one in fired if one.overruled}
+    named = named or [one for one in ("extract", "tune") if one not in overruled]
     ranked = sorted(priced, key=lambda one: named.index(one.way) if one.way in named else len(named))
     wanted = [one for one in ranked if one.way in (*named, "extract")]
     return Advice(
@@ -169,9 +171,9 @@ def advise(
 
 
 def way_of(plan: Plan, stages: int) -> str:
-    """The way that a plan goes, in the words of the rules; "plain" where it needs no network."""
+    """The way that a plan goes, in the words of the rules; "plain" where no network is trained, pretrained or not."""
     if plan.init != "pretrained":
-        return "plain" if plan.init == "plain" else "scratch"
+        return "plain" if plan.init == "plain" or plan.optimizer.whole else "scratch"
     if plan.inserts:
         return "peft"
     if not any(phase.epochs for phase in plan.phases) and not plan.optimizer.whole:

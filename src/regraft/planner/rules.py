@@ -221,6 +221,13 @@ def at_ceiling(m: Measured) -> str:
     return f"{_probed(m)}; the labels allow about {most:.0%}" if near and carried_over(m) else ""
 
 
+def falls_short(m: Measured) -> str:
+    """Frozen features are of use, and leave a clear gap to what the labels allow: as above."""
+    most = 1 - (m.noise or 0.0)
+    wide = _within(_gain(most, m.probe), WIDE)
+    return f"{_probed(m)}; the labels allow about {most:.0%}" if wide and carried_over(m) else ""
+
+
 def asis_beaten(m: Measured) -> str:
     """A new head is clearly better than the network's own answers: as above."""
     return _own(m, Needs()) if _within(_gain(m.probe, m.asis), WIDE) else ""
@@ -234,6 +241,7 @@ def _probed(m: Measured) -> str:
 
 OVERRULES: tuple[tuple[tuple[str, ...], Callable[[Measured], str]], ...] = (
     (("tune", "scratch"), at_ceiling),
+    (("E1 extract", "E5 extract"), falls_short),
     (("scratch", "E19 tune"), carried_over),
     (("E6 extract",), nothing_carried),
     (("asis",), asis_beaten),
