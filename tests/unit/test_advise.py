@@ -20,6 +20,7 @@ from regraft.planner.course import Course
 from regraft.planner.propose import propose
 from regraft.planner.rules import Fired, Needs
 from regraft.planner.survey import backbone
+from regraft.planner.timing import Steps, Timed, key
 from regraft.waist import Budget, Facts, Finished, Options, Plan, Said, Trial
 from tests import places
 from tests.calls import call, error_of, object_of
@@ -111,6 +112,13 @@ def test_every_plan_goes_one_way(course: Course) -> None:
     assert ways["partial"] == ways["full"] == ways["gradual"] == ways["layerwise"] == {"tune"}
     drawn = next(plan for plan in plans_of(course, "scratch") if plan.label == "scratch features")
     assert advise.way_of(drawn, stages) == "plain", "a head on random features is a baseline, no way to go"
+
+
+def test_the_epoch_that_is_foreseen_trains_all_of_the_network(course: Course) -> None:
+    plan = next(plan for plan in plans_of(course, "gradual") if plan.phases[0].frontier > plan.phases[-1].frontier)
+    some = [Timed(float(i), 1, 1, 0, 0.0, 0.0, 0.0, 0.0) for i in range(len(plan.phases))]
+    kinds = {key(plan, phase): one for phase, one in zip(plan.phases, some, strict=True)}
+    assert advise.epoch_s(Steps(0, 0.0, kinds), plan) == len(plan.phases) - 1
 
 
 @pytest.mark.parametrize(("goal", "begins"), [("speed", "probe"), ("stability", "probe")])

@@ -40,7 +40,7 @@ def test_a_plan_has_a_row_for_each_rung_with_score_price_and_state() -> None:
         one.put(row)
     one.passing("step 3/9")
     assert shown_by(one) == [
-        "plan to validation accuracy price state",
+        "plan to validation accuracy time state",
         "probe c 1 its end 0.900 [0.800, 0.950] 2 s finished",
         "full lr 0.001 epoch 7 0.900 30 s of ~41 s paused",
         "scratch its end – – left out",
@@ -60,7 +60,7 @@ def test_a_low_terminal_shows_the_latest_rows_and_gets_all_at_the_end() -> None:
     before = len(shown.getvalue())
     one.put(dataclasses.replace(ROWS[2], number=0, label="plan 0"))
     one.close()
-    end = shown.getvalue()[before:].rpartition("price")[2]
+    end = shown.getvalue()[before:].rpartition(" time ")[2]
     assert [end.index(f"plan {i}") for i in (1, 8, 0)] == sorted(end.index(f"plan {i}") for i in (1, 8, 0))
     assert "left out" in end
 
@@ -100,7 +100,7 @@ def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatc
     one = screen.Screen()
     for event in (ROWS[3], Said("2/3 full lr 0.001"), Step(0, 1, 2, 0.5, 0.1), Raced()):
         one.event(event)
-    assert "2/3 full lr 0.001\n" in shown.getvalue() and "price" not in shown.getvalue()
+    assert "2/3 full lr 0.001\n" in shown.getvalue() and " time " not in shown.getvalue()
 
 
 def test_work_that_ends_early_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

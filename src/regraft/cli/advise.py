@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from regraft.planner.advise import Advice, Depth, Priced
     from regraft.planner.choose import Choice
 
+SCORES = "work: share of a pass up to there; scores: higher is better, knn and ridge are accuracies (R² for numbers)"
+
 
 def advise(
     data: Annotated[str, typer.Argument(help="Whatever regraft adapt reads.")],
@@ -180,6 +182,7 @@ def show(screen: Screen, found: Advice, explained: str) -> None:
     rows = [_line(depth) for depth in (*seen.depths, *([seen.untrained] if seen.untrained else []))]
     if rows:
         screen.table(["features after", "work", *(name for name, _ in seen.depths[0].scores)], rows)
+        put_line(SCORES)
         put_line("")
     for line in sentences(seen):
         put_line(line)

@@ -76,7 +76,7 @@ class Board:
         metric = next((row.score.metric for row in self.rows.values() if row.score), "score")
         table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
         table.caption = Text(self.below[: self.console.width - 1], "dim") if self.below else None
-        for title, justify in (("plan", "left"), ("to", "left"), (f"validation {metric}", "left"), ("price", "right")):
+        for title, justify in (("plan", "left"), ("to", "left"), (f"validation {metric}", "left"), ("time", "right")):
             table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("state", no_wrap=True)
         for row in list(self.rows.values())[-most:]:

@@ -18,7 +18,7 @@ from regraft.planner.choose import Choice
 from regraft.planner.course import Course
 from regraft.planner.families import families
 from regraft.planner.labels import Labels, efficiency
-from regraft.planner.noise import noise
+from regraft.planner.noise import FEWEST, noise
 from regraft.planner.price import Fit, Price, Rate, elsewhere, fits, price
 from regraft.planner.rules import Fired, Measured, Needs
 from regraft.planner.sizes import BACKWARD
@@ -146,9 +146,9 @@ def advise(
         chance=seen.chance,
         untrained=dict(seen.untrained.scores).get("ridge") if seen.untrained else None,
         asis=seen.asis,
-        noise=seen.noise,
+        noise=seen.noise if seen.rows >= FEWEST else None,
         labels_kept=any(plan.start == "labels" for plan in plans),
-        full_epoch_s=steps.of(whole, whole.phases[0]).epoch_s if whole else None,
+        full_epoch_s=epoch_s(steps, whole) if whole else None,
         memory_fits=priced[plans.index(whole)].here.memory.here <= course.machine.memory_bytes if whole else None,
     )
     fired = rules.rules(measured, needs)
@@ -168,6 +168,11 @@ def advise(
         others=tuple(one.label for one in wanted[1:]),
         explained=rules.explain(measured, needs, fired),
     )
+
+
+def epoch_s(steps: Steps, plan: Plan) -> float:
+    """Seconds of the dearest epoch of a plan: its first ones may train a head alone."""
+    return max(steps.of(plan, phase).epoch_s for phase in plan.phases if phase.epochs)
 
 
 def way_of(plan: Plan, stages: int) -> str:

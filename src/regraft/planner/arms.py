@@ -8,7 +8,7 @@ from dataclasses import replace
 from regraft.data.split import thin
 from regraft.engine.predict import everything
 from regraft.planner.course import Course
-from regraft.planner.noise import noise
+from regraft.planner.noise import FEWEST, noise
 from regraft.planner.rules import NOISY
 from regraft.waist import Loss, Plan, Scalar, Target, Task, Trial
 
@@ -16,8 +16,8 @@ RARE: tuple[tuple[str, Scalar], ...] = (("balance", 1.0), ("adjust", 1.0), ("sam
 """What may be better for rare classes than the root of their weights, which every plan of a race has."""
 ROBUST, SMOOTHING = 0.7, 0.1
 """The q of Zhang & Sabuncu's experiments, and as much smoothing as is usual."""
-FEWEST, MOST = 200, 2000
-"""Rows from which on an estimate of wrong labels says something, and those that are looked at."""
+MOST = 2000
+"""Rows that are looked at for wrong labels."""
 
 
 def uneven(target: Target, task: Task) -> bool:

@@ -13,6 +13,9 @@ from regraft.engine.penalties import COUNT, RIDGE
 from regraft.engine.ridge import basis, ridge
 from regraft.waist import Loss
 
+FEWEST = 200
+"""Rows from which on an estimate of wrong labels says something: a head of fewer is wrong where labels are not."""
+
 
 def suspects(probabilities: Tensor, targets: Tensor) -> Tensor:
     """Which rows [N] are called another class with as much confidence as rows of that class are called their own.
