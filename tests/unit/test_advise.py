@@ -132,6 +132,12 @@ def test_advice_names_a_plan_of_the_way_that_the_rules_name(course: Course, goal
     assert next(one for one in told.fired if one.id == "E1").fires, "42 rows are few"
 
 
+def test_advice_begins_with_what_runs_where_no_plan_goes_the_way_that_is_named(course: Course) -> None:
+    facts = Facts(places.card(course), backbone(course.view, "mark"), course.machine)
+    told = finish(advise.advise(facts, course, plans_of(course, "full"), Needs(goal="speed")))
+    assert told.way == "extract" and told.first.strategy == "full" and not told.others
+
+
 @pytest.mark.parametrize(("overruled", "begins"), [("a head falls short", "tune"), ("", "extract")])
 def test_a_race_begins_with_a_way_that_no_evidence_speaks_against(
     course: Course, monkeypatch: pytest.MonkeyPatch, overruled: str, begins: str

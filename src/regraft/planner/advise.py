@@ -157,7 +157,7 @@ def advise(
     overruled = {one.verdict for one in fired if one.overruled}
     named = named or [one for one in ("extract", "tune") if one not in overruled]
     ranked = sorted(priced, key=lambda one: named.index(one.way) if one.way in named else len(named))
-    wanted = [one for one in ranked if one.way in (*named, "extract")]
+    wanted = [one for one in ranked if one.way in (*named, "extract")] or ranked
     return Advice(
         survey=seen,
         priced=priced,
