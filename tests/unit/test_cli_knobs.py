@@ -56,6 +56,25 @@ def test_knobs_reach_the_request(
     assert (options.seed, options.cache, options.precision) == (3, False, "fp32")
 
 
+def test_knobs_reach_draws_too(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+
+    def shots(options: Any, draws: int, out: Path) -> Generator[Any, None, None]:
+        seen.append((options, draws))
+        raise ModelError("enough")
+        yield
+
+    monkeypatch.setattr(flow, "shots", shots)
+    monkeypatch.setenv("REGRAFT_CONTRAST_EPOCHS", "7")
+    (home / "a.toml").write_text("metric = 'accuracy'\n[shots]\ndraws = 3\n[shots.probe]\nby = 'path'\n")
+    args = ["shots", "data", "--model", "model", "--strategy", "contrast,probe", "--contrast.depth=1"]
+    assert call([*args, "--config", "a.toml"], capsys)[0] == 4
+    ((options, draws),) = seen
+    assert options.knobs == (("contrast.depth", "1"), ("contrast.epochs", "7"), ("probe.by", "path"))
+    assert (options.metric, draws) == ("accuracy", 3)
+    assert "--contrast.depth" in call(["shots", "--strategy", "contrast", "--help"], capsys)[1]
+
+
 @pytest.mark.parametrize(
     ("args", "found"),
     [

@@ -16,6 +16,7 @@ from regraft.cli import adapt, adapters, advise, cache, compare, config, doctor,
 from regraft.cli.adapt import FULL
 from regraft.cli.knobs import known, settled, strategies_of
 from regraft.cli.screen import clean, put, put_error
+from regraft.cli.settings import KNOBBED
 from regraft.errors import NoMemory, RegraftError, ResourceError, UsageError, short_of_memory
 from regraft.kit import shelf
 
@@ -105,8 +106,8 @@ def _app(args: Sequence[str]) -> typer.Typer:
 
 
 def _settled(verb: str, args: Sequence[str]) -> Callable[..., None]:
-    """A verb with its settings; `adapt` has the knobs of all strategies, and lists those of the ones that are named."""
-    named = strategies_of(args) if verb == "adapt" else []
+    """A verb with its settings; one with knobs has those of all strategies, and lists those of the named ones."""
+    named = strategies_of(args) if verb in KNOBBED else []
     others = [name for name in named if "." in name]
     told = known(config.VERBS, [*shelf.names("strategies"), *others])
     return settled(verb, config.VERBS[verb], told, [name.rsplit(".", 1)[-1] for name in named])

@@ -19,6 +19,7 @@ from regraft.cli.evaluate import evaluate
 from regraft.cli.knobs import CONFIG_HELP, SET_HELP, known, settled
 from regraft.cli.screen import Json, Screen, Verbose, put, put_line, put_object
 from regraft.cli.settings import KNOB, PREFIX, Setting
+from regraft.cli.shots import shots
 from regraft.kit import hardware, shelf
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -27,6 +28,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "evaluate": evaluate,
     "doctor": doctor,
+    "shots": shots,
 }
 """Verbs whose options may come from a file or the environment too."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from regraft.cli.settings import ALIKE, KNOB, MACHINE, ONCE, PLACES, PREFIX, Setting, check, find
+from regraft.cli.settings import ALIKE, KNOB, KNOBBED, MACHINE, ONCE, PLACES, PREFIX, Setting, check, find
 from regraft.errors import UsageError, near
 from regraft.kit import hardware, shelf
 
@@ -75,7 +75,7 @@ def read(path: Path) -> list[Entry]:
 
 def names_of(entries: Sequence[Entry]) -> list[str]:
     """The strategies that a file names."""
-    found = [e.value for e in entries if e.name == "strategy" and e.verb in ("", "adapt")]
+    found = [e.value for e in entries if e.name == "strategy" and e.verb in ("", *KNOBBED)]
     return [str(one) for value in found for one in (value if isinstance(value, list) else [value])]
 
 

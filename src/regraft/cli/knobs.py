@@ -14,7 +14,7 @@ from typer.models import ParameterInfo
 
 from regraft.cli import given as giving
 from regraft.cli.screen import clean
-from regraft.cli.settings import KNOB, PREFIX, Setting, settings_of
+from regraft.cli.settings import KNOB, KNOBBED, PREFIX, Setting, settings_of
 from regraft.errors import UsageError
 from regraft.kit import hardware, shelf
 
@@ -34,10 +34,10 @@ def machine(threads: Threads = 0, cache_folder: CacheFolder = "", cache_size: Ca
 
 
 def known(commands: dict[str, Command], strategies: Sequence[str]) -> dict[str, dict[str, Setting]]:
-    """Verb → parameter → setting, of these commands by their verbs; adapt has the knobs of `strategies`."""
+    """Verb → parameter → setting, of these commands by their verbs; `KNOBBED` ones have the knobs of `strategies`."""
     found = {}
     for verb, command in commands.items():
-        own = settings_of(verb, command, strategies if verb == "adapt" else ())
+        own = settings_of(verb, command, strategies if verb in KNOBBED else ())
         found[verb] = own | settings_of("adapt" if verb == "adapt" else verb, machine)
     return found
 
@@ -66,7 +66,7 @@ def settled(verb: str, command: Command, told: dict[str, dict[str, Setting]], sh
         values = given | found.values
         machine(**{p.name: values.pop(p.name) for p in _parameters(machine)})
         chosen = {n.replace(KNOB, "."): v for n in list(values) if KNOB in n and (v := values.pop(n)) is not None}
-        if verb == "adapt":
+        if verb in KNOBBED:
             values["knobs"] = chosen
         command(**values)
 

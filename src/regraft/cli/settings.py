@@ -23,10 +23,26 @@ ONCE = ("more", "resume", "fresh", "dry_run", "as_json", "verbose")
 PLACES = ("data", "val", "test", "out", "zoo", "cache_folder")
 """Options that are paths; in a file they are relative to the file. `model` is one too where the path exists."""
 MACHINE = ("threads", "cache_folder", "cache_size")
+KNOBBED = ("adapt", "shots")
+"""Verbs that have the knobs of strategies."""
 ALIKE = {
     "demo": ("out", "seed", *MACHINE),
     "evaluate": ("target", "text", "image", "max_rows", *MACHINE),
     "doctor": ("out", *MACHINE),
+    "shots": (
+        "model",
+        "shots",
+        "strategy",
+        "target",
+        "text",
+        "image",
+        "group",
+        "test",
+        "metric",
+        "out",
+        "seed",
+        *MACHINE,
+    ),
     "advise": (
         *("model", "zoo", "target", "text", "image", "group", "sensitive", "time", "task", "val", "test", "max_rows"),
         *("positive", "order", "allow_bad", "metric", "long", "max_tokens", "arch", "budget", "seed", "precision"),
@@ -70,7 +86,8 @@ def settings_of(verb: str, command: Callable[..., None], strategies: Iterable[st
         if name in ONCE or not declared or (isinstance(declared[0], ArgumentInfo) and verb != "adapt"):
             continue
         alike = verb == "adapt" or name in ALIKE[verb]
-        default = usual.get(FIELDS.get(name, name), plain(parameter.default)) if verb == "adapt" else parameter.default
+        own = "" if parameter.default is parameter.empty else parameter.default
+        default = usual.get(FIELDS.get(name, name), plain(own)) if verb == "adapt" else own
         found[name] = Setting(
             name.replace("_", "-"),
             name,

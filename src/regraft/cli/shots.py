@@ -33,10 +33,13 @@ def shots(
     seed: Annotated[int, typer.Option("--seed", help="Seeds the first draw; each later one has the next.")] = 0,
     as_json: Json = False,
     verbose: Verbose = False,
+    knobs: dict[str, str] | None = None,
 ) -> None:
     """Train on a few rows of each class, several times over, and say how good each strategy is and how sure that is.
 
     regraft shots reviews.csv --model minilm --shots 8 --draws 10
+
+    regraft shots reviews.csv --model minilm --strategy contrast --contrast.depth 4
 
     Every plan trains on all of a draw's rows; the test split stays whole. To ship a model: regraft adapt --shots.
     """
@@ -44,7 +47,15 @@ def shots(
 
     check_place(out)
     reading = Reading(target=target, text=names(text), image=image, group=group, test=test, shots=shots)
-    options = Options(data, model, reading, strategies=tuple(dict.fromkeys(split(strategy))), metric=metric, seed=seed)
+    options = Options(
+        data,
+        model,
+        reading,
+        strategies=tuple(dict.fromkeys(split(strategy))),
+        knobs=tuple(sorted((knobs or {}).items())),
+        metric=metric,
+        seed=seed,
+    )
     screen = Screen(quiet=as_json)
     found = screen.watch(ahead.shots(options, draws, out), kept=False)
     if as_json:
