@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from regraft.data.inspect import in_words
 from regraft.data.open import card as card_of
 from regraft.data.open import open_data, sentence
-from regraft.kit import durable, store
+from regraft.errors import UsageError
+from regraft.kit import durable, shelf, store
 from regraft.planner.propose import propose
 from regraft.planner.request import balance_of, few_rows, find_provider, prepare, resolved, strategies_of, zoo_of
-from regraft.waist import Budget, Data, Event, Facts, Flag, Options, Plan, Said, Task, fingerprint
+from regraft.waist import Bad, Budget, Data, Event, Facts, Flag, Options, Plan, Said, Task, fingerprint, plain
 
 if TYPE_CHECKING:
     from regraft.planner.advise import Advice
@@ -41,6 +42,13 @@ def planned(facts: Facts, options: Options, task: Task, balance: float) -> list[
         plans = [p for p in first if p is not None and p not in plans] + plans
     for plan in plans:
         refuse(plan, task)
+    if options.reading.unlabelled and not any(plan.means for plan in plans):
+        raise UsageError(
+            "no strategy of this request uses rows without labels",
+            saw=f"--unlabelled {options.reading.unlabelled} for " + ", ".join(strategies_of(options)),
+            allowed="strategies whose head is class means: contrast, prototype",
+            do="--strategy prototype, or leave --unlabelled away",
+        )
     return plans
 
 
@@ -69,16 +77,21 @@ def shots(options: Options, draws: int, out: Path) -> Generator[Event, None, Dra
     options = resolved(named)
     reading = replace(options.reading, shots=0)
     data = yield from _read(replace(options, reading=reading), options.data)
-    facts, course, plans = _opened(options, few.drawn(data, options.reading.shots, options.seed), options.model)
-    mark = fingerprint(options, data.fingerprint, facts.backbone.fingerprint)
+
+    def drawn(number: int) -> Data:
+        return beside(few.drawn(data, options.reading.shots, options.seed + number), options)
+
+    first = drawn(0)
+    facts, course, plans = _opened(options, first, options.model)
+    whole = first.fingerprint if first.unlabelled else data.fingerprint
+    mark = called(options, whole, facts.backbone.fingerprint)
     stem = f"{store.slug(data.name)}-{store.slug(Path(options.model).name)}-shots"
     path = store.place(out, stem, mark, fresh=False)
     from regraft.planner.draws import Draws, repeat
 
     def one(number: int) -> tuple[Course, list[Plan]]:
-        seed = options.seed + number
-        some = few.drawn(data, options.reading.shots, seed)
-        return replace(course, data=some, folder=store.Folder(path / f"draw-{number + 1}"), seed=seed), plans
+        folder = store.Folder(path / f"draw-{number + 1}")
+        return replace(course, data=drawn(number), folder=folder, seed=options.seed + number), plans
 
     with durable.lock(path / ".lock", f"the draws {path}"):
         found = yield from repeat(one(number) for number in range(draws))
@@ -111,6 +124,29 @@ def advice(
     facts, course, plans = _opened(replace(options, model=name), data, queries[name])
     told = yield from advise.advise(facts, course, plans, needs, price.Rate(hourly), card)
     return facts, replace(told, model=name, choice=choice)
+
+
+def beside(data: Data, options: Options) -> Data:
+    """The data with the rows without labels that were named, read as `predict` reads what it is asked about.
+
+    Raises: DataError: none can be used; UsageError: the path is wrong, or the target has no classes.
+    """
+    if not (path := options.reading.unlabelled):
+        return data
+    from regraft.data import unlabelled
+    from regraft.deliver.inputs import expand
+
+    bad: list[Bad] = []
+    cells = expand(Path(path), shelf.find("modalities", data.modality), data.columns, bad)
+    return unlabelled.beside(data, cells, Path(path).name, bad)
+
+
+def called(request: Options, *others: str) -> str:
+    """The fingerprint that names a run; settings that came later are left out of it where they say nothing."""
+    told = plain(request)
+    if not request.reading.unlabelled:
+        del told["reading"]["unlabelled"]
+    return fingerprint(told, *others)
 
 
 def _read(options: Options, given: Any) -> Generator[Event, None, Data]:

@@ -37,6 +37,7 @@ def adapt(
     test: str | Path = "",
     max_rows: int = 0,
     shots: int = 0,
+    unlabelled: str | Path = "",
     positive: str = "",
     order: Sequence[str] = (),
     allow_bad: str | float = "1%",
@@ -65,7 +66,8 @@ def adapt(
             module; of a list of these, and of those in the folder `zoo`, the best by transferability scores.
         target, text, image, group, sensitive, time: Columns, where they are not to be guessed; two texts make a pair.
         task: A name in tasks/; `val`, `test`: paths of given splits; `max_rows`: most rows of a split, 0 for all;
-            `shots`: so many rows of each class to train and validate with, 0 for all.
+            `shots`: so many rows of each class to train and validate with, 0 for all; `unlabelled`: the path of rows
+            without labels, which may move class means.
         positive: Of two classes the one that is looked for; `order`: the labels from low to high, for task "ordinal".
         allow_bad: The share of files and rows that may be unusable; they are left out and listed in quarantine.jsonl.
         metric: What decides.
@@ -95,6 +97,7 @@ def adapt(
         test=str(test),
         max_rows=max_rows,
         shots=shots,
+        unlabelled=str(unlabelled),
         positive=positive,
         order=tuple(order),
         allow_bad=parse_share(allow_bad),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from regraft.ahead import findings, planned
+from regraft.ahead import beside, called, findings, planned
 from regraft.data.inspect import flags_of
 from regraft.data.open import card as card_of
 from regraft.data.open import open_data, sentence
@@ -120,16 +120,16 @@ def steps(
     find_provider(source.query)
     if isinstance(source.query, str) and not is_there(Path.exists, source.query):
         _ = source.mark  # a name that is not in the caches fails before data is read
-    rows = open_data(data, options.seed, options.reading)
+    rows = beside(open_data(data, options.seed, options.reading), options)
     card = card_of(rows)
     yield Said(sentence(card))
     for note in (*card.notes, *findings(rows.flags)):
         yield Said(note)
     mark = source.mark
-    reading = replace(options.reading, val="", test="")  # the data's fingerprint covers them, wherever they lie
+    reading = replace(options.reading, val="", test="", unlabelled="")  # the data's fingerprint covers them
     request = replace(options, data=rows.fingerprint, model=mark, reading=reading)
     stem = f"{store.slug(rows.name)}-{store.slug(Path(options.model).name)}"
-    path = resume or store.place(out, stem, fingerprint(request), fresh=fresh)
+    path = resume or store.place(out, stem, called(request), fresh=fresh)
     folder = store.Folder(path)
     if resume is not None and folder.load("request", Options) != request:
         raise UsageError(
@@ -285,6 +285,7 @@ def _affordable(data: Data, limits: Mapping[str, int], options: Options) -> tupl
         return thin(rows, limit, options.seed, cover=name == "train") if len(rows) > limit else rows
 
     less = replace(data, train=some("train"), val=some("val"), test=some("test"))
+    less = replace(less, unlabelled=data.unlabelled[: limits["train"]])
     sizes = {name: (len(getattr(less, name)), len(getattr(data, name))) for name in PASS}
     if all(used == there for used, there in sizes.values()):
         return data, ()
@@ -339,7 +340,8 @@ def _anywhere(options: Options) -> Options:
     def absolute(path: str) -> str:
         return str(Path(path).resolve()) if path and places.exists(Path(path)) else path
 
-    reading = replace(options.reading, val=absolute(options.reading.val), test=absolute(options.reading.test))
+    asked = options.reading
+    reading = replace(asked, val=absolute(asked.val), test=absolute(asked.test), unlabelled=absolute(asked.unlabelled))
     return replace(options, data=absolute(options.data), model=absolute(options.model), reading=reading)
 
 

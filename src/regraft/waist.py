@@ -145,7 +145,7 @@ class Data:
     """A data set with its three splits, each a sequence of rows; `notes` say what was decided, `flags` what was found.
 
     `columns` are the table's columns that a cell is made of (two for a pair; none for a folder of files), `sensitive`
-    those that rows keep as facets.
+    those that rows keep as facets. `unlabelled` are rows whose class nobody told: none of them is in a split.
     """
 
     name: str
@@ -160,6 +160,7 @@ class Data:
     sensitive: tuple[str, ...] = ()
     bad: tuple[Bad, ...] = ()
     flags: tuple[Flag, ...] = ()
+    unlabelled: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class Reading:
 
     An empty field is guessed. `task` is a name in tasks/, `order` the labels from low to high. `max_rows` bounds each
     split, 0 is no bound. `allow_bad` is the share of files and rows that may be unusable. With `shots` training and
-    validation have so many rows of each class together, 0 for all.
+    validation have so many rows of each class together, 0 for all. `unlabelled` is the path of rows without labels.
     """
 
     target: str = ""
@@ -200,6 +201,7 @@ class Reading:
     order: tuple[str, ...] = ()
     allow_bad: float = 0.01
     shots: int = 0
+    unlabelled: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,6 +507,11 @@ class Plan:
         True
         """
         return Loss(balance=self.loss.balance + self.loss.adjust + self.sampling)
+
+    @property
+    def means(self) -> bool:
+        """Whether class means of features are its head: rows without labels may move these."""
+        return self.optimizer.name == "means" or self.loss.contrast > 0
 
     @property
     def views(self) -> int:

@@ -59,9 +59,9 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
 
 
 def test_nothing_to_predict_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=rf"there are no pictures to predict · saw: {tmp_path}"):
+    with pytest.raises(UsageError, match=rf"there are no pictures to read · saw: {tmp_path}"):
         inputs.expand(str(tmp_path), IMAGE)
-    with pytest.raises(UsageError, match="there are no pictures to predict · saw: nothing"):
+    with pytest.raises(UsageError, match="there are no pictures to read · saw: nothing"):
         inputs.expand([], IMAGE)
 
 
@@ -142,7 +142,7 @@ def test_a_folder_of_texts_becomes_the_files_that_are_texts(tmp_path: Path) -> N
     found = inputs.expand(tmp_path, TEXT, ("text",))
     assert sorted(Path(name).name for name, _ in found) == ["b.txt", "c.md"]
     assert inputs.expand("x.png", TEXT) == [("0", "x.png")]
-    with pytest.raises(UsageError, match="there are no texts to predict"):
+    with pytest.raises(UsageError, match="there are no texts to read"):
         inputs.expand([], TEXT)
     with pytest.raises(UsageError, match="no such file or folder"):
         inputs.expand(tmp_path / "none.txt", TEXT)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from regraft.engine.prototypes import choose
+from regraft.engine.prototypes import beside, choose
 from regraft.errors import UsageError
 from regraft.kit import shelf
 from regraft.waist import Loss, Target, Task
@@ -67,6 +68,45 @@ def test_it_trains_nothing_and_says_what_it_chose(tmp_path: Path) -> None:
     trial = places.finish(course, plan)
     assert trial.plan.trunk == len(course.view.pooled("mean").stages) and len(trial.curve) == 1
     assert trial.notes[0].startswith("head chosen on the training rows among 18 kinds of class means by")
+
+
+def test_rows_without_labels_move_the_means_where_answers_to_rows_left_out_are_better() -> None:
+    """Two wide clouds and few labelled rows of each: what lies between the clouds is told by the other rows."""
+    draw = torch.Generator().manual_seed(1)
+    wide = torch.ones(30) * 1.5
+    wide[0] = 0.2
+
+    def cloud(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        kinds = torch.arange(n) % 2
+        return torch.randn(n, 30, generator=draw) * wide + torch.eye(30)[0] * (4.0 * kinds[:, None] - 2.0), kinds
+
+    (rows, kinds), (more, _), (asked, truth) = cloud(8), cloud(400), cloud(400)
+    names = [str(i) for i in range(8)]
+    heads = [task().head(30, True) for _ in range(3)]
+    given = rows, kinds, task(), Loss(), names, 0
+    alone, helped = choose(heads[0], *given), beside(more)(heads[1], *given)
+    right = [float((head(asked).argmax(1) == truth).float().mean()) for head in heads[:2]]
+    assert helped.score >= alone.score and right[1] > right[0] + 0.05
+    assert "400 rows without labels weigh" in helped.told and "nothing beside" not in helped.told
+    elsewhere = torch.eye(30)[1] * 20 - torch.eye(30)[0] + torch.randn(400, 30, generator=draw) * 0.1
+    spoilt = beside(elsewhere)(heads[2], rows * (torch.eye(30)[0] + 0.01), *given[1:])
+    assert "400 rows without labels weigh nothing beside the labelled ones" in spoilt.told
+
+
+def test_a_single_row_of_each_class_is_not_moved() -> None:
+    found = beside(torch.eye(3))(task(3).head(3, True), torch.eye(3), torch.arange(3), task(3), Loss(), list("abc"), 0)
+    assert "weigh nothing" in found.told, "no answer to a row left out could say whether it helps"
+
+
+def test_a_trial_takes_rows_without_labels(tmp_path: Path) -> None:
+    course = replace(places.text_course(tmp_path), mark="mark")
+    plan = places.plan(course, "prototype", pooling="mean")
+    some = [replace(row, y=None, key=f"{row.key}+", cell=f"{row.cell} red") for row in course.data.val]
+    more = replace(course, data=replace(course.data, unlabelled=tuple(some)))
+    assert more.earlier.address(plan) != course.earlier.address(plan)
+    told = [dict(places.plan(more, name).knobs)["unlabelled"] for name in ("prototype", "contrast")]
+    assert told == [18, 18]
+    assert "18 rows without labels weigh" in places.finish(more, plan).notes[0]
 
 
 def test_targets_and_features_that_have_none_are_refused(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ Models = Annotated[
     ),
 ]
 Zoo = Annotated[str, typer.Option("--zoo", help="A folder of models: the best of those that read such data is taken.")]
+Unlabelled = Annotated[
+    str, typer.Option("--unlabelled", help="A path with rows without labels, which may move class means.")
+]
 More = Annotated[list[str] | None, typer.Argument(help="More data: a task each, on one backbone that is kept once.")]
 EXAMPLE = "regraft adapt photos/ --model path/to/model, or see regraft demo"
 
@@ -60,6 +63,7 @@ def adapt(
     shots: Annotated[
         int, typer.Option("--shots", help="Rows of each class to train and validate with; 0 takes all.", min=0)
     ] = 0,
+    unlabelled: Unlabelled = "",
     positive: Annotated[str, typer.Option("--positive", help="Of two classes, the one that is looked for.")] = "",
     order: Annotated[str, typer.Option("--order", help="The labels from low to high, for --task ordinal.")] = "",
     allow_bad: Annotated[
@@ -129,6 +133,7 @@ def adapt(
         test=test,
         max_rows=max_rows,
         shots=shots,
+        unlabelled=unlabelled,
         positive=positive,
         order=names(order),
         allow_bad=parse_share(allow_bad),

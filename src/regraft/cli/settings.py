@@ -20,7 +20,7 @@ PREFIX = "REGRAFT_"
 KNOB = "__"
 ONCE = ("more", "resume", "fresh", "dry_run", "as_json", "verbose")
 """Options that belong to one command: neither a file nor the environment sets them."""
-PLACES = ("data", "val", "test", "out", "zoo", "cache_folder")
+PLACES = ("data", "val", "test", "unlabelled", "out", "zoo", "cache_folder")
 """Options that are paths; in a file they are relative to the file. `model` is one too where the path exists."""
 MACHINE = ("threads", "cache_folder", "cache_size")
 KNOBBED = ("adapt", "shots")
@@ -30,17 +30,20 @@ ALIKE = {
     "evaluate": ("target", "text", "image", "max_rows", *MACHINE),
     "doctor": ("out", *MACHINE),
     "shots": (
-        "model",
-        "shots",
-        "strategy",
-        "target",
-        "text",
-        "image",
-        "group",
-        "test",
-        "metric",
-        "out",
-        "seed",
+        *(
+            "model",
+            "shots",
+            "strategy",
+            "target",
+            "text",
+            "image",
+            "group",
+            "test",
+            "unlabelled",
+            "metric",
+            "out",
+            "seed",
+        ),
         *MACHINE,
     ),
     "advise": (

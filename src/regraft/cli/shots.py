@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from regraft.cli.adapt import check_place, names
+from regraft.cli.adapt import Unlabelled, check_place, names
 from regraft.cli.given import split
 from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object
 from regraft.waist import Options, Reading, plain
@@ -28,6 +28,7 @@ def shots(
     image: Annotated[str, typer.Option("--image", help="The column of picture paths.")] = "",
     group: Annotated[str, typer.Option("--group", help="Rows with one value here stay in one split.")] = "",
     test: Annotated[str, typer.Option("--test", help="A path with the test split.")] = "",
+    unlabelled: Unlabelled = "",
     metric: Annotated[str, typer.Option("--metric", help="The metric that is reported.")] = "",
     out: Annotated[Path, typer.Option("--out", help="The folder that trials are put into.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed", help="Seeds the first draw; each later one has the next.")] = 0,
@@ -46,7 +47,9 @@ def shots(
     from regraft import ahead
 
     check_place(out)
-    reading = Reading(target=target, text=names(text), image=image, group=group, test=test, shots=shots)
+    reading = Reading(
+        target=target, text=names(text), image=image, group=group, test=test, shots=shots, unlabelled=unlabelled
+    )
     options = Options(
         data,
         model,

@@ -188,5 +188,16 @@ def _trouble(cell: Sequence[Any]) -> str:
     return "" if all(side and side.strip() for side in cell) else NO_TEXT
 
 
+def key_of(cell: Any) -> str:
+    """The fingerprint of a cell's content, as rows have it: of a text, of a pair of texts, or of a file.
+
+    >>> key_of("a") == _digest("a"), key_of(("a", "b")) == _digest("a\\0b")
+    (True, True)
+    """
+    if isinstance(cell, Path):
+        return places.digest(cell)
+    return _digest("\0".join(cell) if isinstance(cell, tuple) else cell)
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

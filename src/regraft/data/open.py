@@ -82,6 +82,7 @@ def _seen(data: Data, found: Found, group: str) -> Seen:
 def card(data: Data) -> DataCard:
     """The data in numbers."""
     rows = tuple((name, len(getattr(data, name))) for name in ORDER)
+    rows += (("unlabelled", len(data.unlabelled)),) if data.unlabelled else ()
     return DataCard(data.name, data.modality, data.fingerprint, data.target, rows, data.notes, data.columns)
 
 

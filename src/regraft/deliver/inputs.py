@@ -84,7 +84,7 @@ def expand(
         left_out += bad
     if not found:
         raise UsageError(
-            f"there are no {modality.NOUN} to predict", saw=", ".join(map(places.in_words, many)) or "nothing"
+            f"there are no {modality.NOUN} to read", saw=", ".join(map(places.in_words, many)) or "nothing"
         )
     return found
 

@@ -29,10 +29,10 @@ from regraft.engine.trunk import Shape, groups
 from regraft.errors import Diverged, UsageError, memory_watched
 from regraft.waist import Epoch, Event, PhaseDone, Plan, Said, Scored, Step, Task, fingerprint
 
-Tables = Callable[[int], tuple[Table, Table]]
+Tables = Callable[[int], tuple[Table, ...]]
 MEAN = "mean/"
 AS_WEIGHTS = "all rows are fitted at once: rare classes weigh more, in place of being drawn more often"
-CHOICES = {"path": penalties.choose, "means": prototypes.choose}
+CHOICES: dict[str, prototypes.Choose] = {"path": penalties.choose, "means": prototypes.choose}
 """Rules by which cross-validation chooses a head among others than those of a grid."""
 ANSWERS = "outputs/val"
 """Where a snapshot has the outputs for validation of the best weights, if its phase made them."""
@@ -51,7 +51,7 @@ def fit(
 
     Args:
         tables: Frontier → (training, validation) states of the graft's trunk; the training rows once for each view of
-            the plan, one view after the other.
+            the plan, one view after the other. A third table may hold rows without labels, for class means.
         before: The same training rows with the features that the pretrained network gives, where the plan asks for it.
         keeper: Where snapshots go: on a clock, and wherever it is paused.
     Raises: Diverged: the loss is not finite; the step and the rows are named. UsageError: the plan asks for
@@ -100,12 +100,12 @@ class _Phase:
     """One phase being run; it owns the optimizer, the average of the weights and the best ones so far."""
 
     def __init__(
-        self, plan: Plan, number: int, near: Near, task: Task, data: tuple[Table, Table], keeper: Keeper, seed: int
+        self, plan: Plan, number: int, near: Near, task: Task, data: tuple[Table, ...], keeper: Keeper, seed: int
     ) -> None:
         self.plan, self.number, self.phase, self.near = plan, number, plan.phases[number], near
         self.graft = graft = near.graft
         self.task, self.keeper, self.seed = task, keeper, seed
-        self.train, self.val = data
+        self.train, self.val, *self.unlabelled = data
         self.targets = task.encode([row.y for row in self.train.rows])
         self.val_targets = task.encode([row.y for row in self.val.rows])
         self.loss = plan.judged
@@ -195,7 +195,10 @@ class _Phase:
         head, rule, loss = self.graft.head, self.plan.optimizer, self.asked
         names = [row.group or row.key for row in self.train.rows]
         given = head, features, self.targets, self.task, loss, names, seed_of(self.seed, "folds")
-        if (choose := prototypes.choose if loss.contrast else CHOICES.get(rule.name)) is not None:
+        choose: prototypes.Choose | None = CHOICES.get(rule.name)
+        if self.plan.means:
+            choose = prototypes.beside(next((everything(self.graft, table) for table in self.unlabelled), None))
+        if choose is not None:
             found = choose(*given)
             return found.loss, found.told
         settings = [Setting(*one) for one in itertools.product(*rule.grid)]

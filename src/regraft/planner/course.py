@@ -139,17 +139,16 @@ class Course:
         keeper = self._keeper(number, plan)
         graft = self.graft(plan)
         scored = self.data.test if self.trunks.ships else ()
-        rows = list({id(row): row for row in (*self.views(plan), *self.data.val, *scored)}.values())
+        more = self.data.unlabelled if plan.means else ()
+        rows = list({id(row): row for row in (*self.views(plan), *more, *self.data.val, *scored)}.values())
         yield from self.trunks.warm(graft.view, plan.phases[0].frontier, rows)
         if close.asked(plan, close.CHANGE):
             yield from self.trunks.warm(pretrained := self.pretrained(plan), len(pretrained.stages), self.views(plan))
         self._begin(plan, graft)
         if graft.training.engine != "eager":
             engines.lay(graft.view, plan.trunk)
-        tables = lambda k: (  # noqa: E731
-            self.table(graft.view, k, self.views(plan)),
-            self.table(graft.view, k, self.data.val),
-        )
+        parts = (self.views(plan), self.data.val, *([more] if more else []))
+        tables = lambda k: tuple(self.table(graft.view, k, part) for part in parts)  # noqa: E731
         yield from fit(plan, graft, self.task, tables, keeper, self.seed, lambda: self.before(plan))
         yield Finished(self._close(plan, graft, self.place(number, plan), keeper))
 

@@ -47,7 +47,9 @@ class Earlier:
         if not self._rows:
             splits = [[(row.key, row.y, row.group) for row in part] for part in (data.train, data.val, data.test)]
             self._rows = fingerprint(splits, data.target, data.columns, data.modality)
+        more = [[row.key for row in data.unlabelled]] if plan.means and data.unlabelled else []
         return fingerprint(
+            *more,
             (self.mark, course.view.inputs, self._rows, plan, course.seed),
             (course.task.name, [metric.name for metric in course.task.metrics]),
             (machine.processor, machine.threads, machine.micro_batch, machine.versions),

@@ -63,6 +63,7 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
     frontier, rates = stages(pooled, blocks[-depth], lambda _: 1.0)
     most = epochs(knobs.epochs, PASSES, facts.train_rows, knobs.batch)
     phase = replace(knobs.phase(facts, most, frontier, rates), patience_epochs=0, stop=most)
-    more = (("depth", depth), ("temperature", knobs.temperature))
+    some = dict(facts.data.rows).get("unlabelled", 0)
+    more = (("depth", depth), ("temperature", knobs.temperature), *((("unlabelled", some),) if some else ()))
     plans = [knobs.plan("contrast", (phase,), lr, more, pooled) for lr in knobs.rates(RATES)]
     return [replace(plan, loss=replace(plan.loss, contrast=knobs.temperature)) for plan in plans]

@@ -41,10 +41,12 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
             allowed="features that stay as they are",
             do="--strategy probe, or another --prototype.pooling",
         )
+    more = dict(facts.data.rows).get("unlabelled", 0)
     return [
         Plan(
             "prototype",
             (Phase(1, len(pooled.stages), (("head/*", 1.0),)),),
+            (("unlabelled", more),) if more else (),
             pooling=pooled.pooling,
             optimizer=Optimizer("means"),
         )
