@@ -425,8 +425,8 @@ class Loss:
     `balance` b weighs rows by how rare their labels are: by the frequency to the power -b, so that at 1 every class
     counts equally, and at 0 every row. `focal` is the gamma of the focal loss, `adjust` the tau of logit adjustment,
     `robust` the q of generalised cross-entropy; at 0 each of them leaves cross-entropy as it is. With a `contrast`
-    above 0, features of rows are pulled together by class at this temperature in place of the task's loss, and after
-    each epoch class means of them are the head.
+    above 0, features of rows are pulled together by class in place of the task's loss, and after each epoch class means
+    of them are the head.
     """
 
     smoothing: float = 0.0

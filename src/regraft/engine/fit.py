@@ -279,8 +279,8 @@ class _Phase:
         if self.plan.loss.contrast:
             with engines.autocast(self.graft.training):
                 features = gathered(self.graft, self.train, index).float()
-            losses = contrast.contrast(features, self.targets[index], self.plan.loss.contrast)
-            (losses.sum() * (self.steps / self.rows)).backward()
+            losses = contrast.contrast(features, self.targets[index])
+            (losses.sum() * (self.steps / self.count)).backward()
             return losses.detach()
         batch = self.train.batch(index)
         if following:

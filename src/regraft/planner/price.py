@@ -15,6 +15,7 @@ from regraft.engine.predict import Graft
 from regraft.planner.cards import Card
 from regraft.planner.course import Course
 from regraft.planner.energy import WATTS
+from regraft.planner.sizes import passes
 from regraft.planner.timing import Steps
 from regraft.waist import Cost, Optimizer, Plan
 
@@ -121,9 +122,10 @@ def price(course: Course, plan: Plan, steps: Steps, rate: Rate) -> Price:
     seconds = steps.scored_s + kinds[0].made_s + written / WRITTEN
     read_s, flop, moved, count, launches, cached, filled = 0.0, 0.0, 0.0, 0, 0, 0.0, {0}
     for phase, kind in zip(plan.phases, kinds, strict=True):
-        k, fits = phase.frontier, min(phase.epochs, 1) if plan.optimizer.whole else phase.epochs
-        trained = phase.epochs * (rows // plan.views)
-        passed = fits * len(data.val) + (scored if phase is plan.phases[-1] else 0)
+        k, epochs = phase.frontier, min(phase.epochs, 1) if plan.optimizer.whole else phase.epochs
+        again = passes(plan, rows)
+        fits, trained = epochs * again, phase.epochs * again * (rows // plan.views)
+        passed = epochs * len(data.val) + (scored if phase is plan.phases[-1] else 0)
         fresh = 0 if k in filled else rows + scored
         read = fresh if k else fits * (rows // plan.views) + passed
         filled.add(k)

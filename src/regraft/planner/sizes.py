@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regraft.engine import close, freeze
+from regraft.engine import close, contrast, freeze
 from regraft.engine.folds import FOLDS
 from regraft.planner.course import Course
 from regraft.waist import Epoch, Facts, Filled, Phase, Plan, Skipped, Trial, plain
@@ -39,7 +39,7 @@ def forecast(facts: Facts, course: Course, plan: Plan) -> dict[str, Any]:
     trained = {n: p for phase in plan.phases for n, (p, _) in freeze.trainable(graft.view, graft.head, phase).items()}
     below = apart * sum(s.flops for s in stages[: plan.frontier])
     above = apart * sum(s.flops for s in stages[plan.frontier :])
-    epochs = sum(phase.epochs for phase in plan.phases)
+    epochs = passes(plan, facts.train_rows) * sum(phase.epochs for phase in plan.phases)
     return {
         "label": plan.label,
         "plan": plain(plan),
@@ -48,6 +48,11 @@ def forecast(facts: Facts, course: Course, plan: Plan) -> dict[str, Any]:
         "cache_bytes": apart * rows * stages[plan.trunk - 1].out_bytes if plan.trunk else 0,
         "gflop_at_most": (rows * below + epochs * 3 * above * facts.train_rows) / 1e9,
     }
+
+
+def passes(plan: Plan, rows: int) -> int:
+    """How often each of so many rows goes through in an epoch."""
+    return contrast.passes(rows // plan.views, plan.batch) if plan.loss.contrast else 1
 
 
 def through(plan: Plan, stages: int) -> list[int]:

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
-
-from annotated_types import Interval
 
 from regraft.backbone.pooling import chosen
 from regraft.errors import UsageError
-from regraft.strategies._tuning import Tuning, epochs, stages
+from regraft.strategies._tuning import Tuning, stages
 from regraft.waist import Count, Facts, Passes, Plan
 
 NAMED, FEW = True, ()
 """It runs where it is asked for by name, or where few rows of each class are."""
 RATES = (3e-4,)
-PASSES, DEEPEST = 10, 3
+EPOCHS, DEEPEST = 3, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs(Tuning):
     """depth: how many of the last blocks (stages, where there are none) train, 0 for half of them, 3 at most.
-    temperature: the cosines of pairs are divided by it.
-
-    epochs: passes over the training rows, 0 for 10 or fewer where rows are many; validation rows choose none of them.
-    batch: about so many rows are compared with each other in a step.
+    epochs: each takes eight steps at least, passing over few rows several times; 0 for three of them. Validation rows
+    choose none. batch: about so many rows are compared with each other in a step.
     """
 
     depth: Passes = 0
-    temperature: Annotated[float, Interval(gt=0, le=1)] = 0.1
-    batch: Count = 64
+    batch: Count = 16
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
-    """A plan per rate: a supervised contrastive loss of the last blocks' features, over a trunk that is cached.
+    """A plan per rate: cosines of the last blocks' features are drawn to 1 in a class, else to 0; the trunk is cached.
 
     A row goes through the blocks once a pass, and is compared with all others of its batch: in the place of SetFit's
     pairs, whose two texts are read anew for each pair.
 
     Raises: UsageError: the target has no classes, or there are not that many blocks.
-    Reference: Tunstall et al., Efficient few-shot learning without prompts, 2022 (SetFit); Khosla et al., Supervised
-        contrastive learning, 2020.
+    Reference: Tunstall et al., Efficient few-shot learning without prompts, 2022 (SetFit).
     """
     if facts.data.target.kind != "class":
         raise UsageError(
@@ -61,9 +54,9 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
         )
     depth = knobs.depth or min(DEEPEST, (len(blocks) + 1) // 2)
     frontier, rates = stages(pooled, blocks[-depth], lambda _: 1.0)
-    most = epochs(knobs.epochs, PASSES, facts.train_rows, knobs.batch)
+    most = knobs.epochs or EPOCHS
     phase = replace(knobs.phase(facts, most, frontier, rates), patience_epochs=0, stop=most)
     some = dict(facts.data.rows).get("unlabelled", 0)
-    more = (("depth", depth), ("temperature", knobs.temperature), *((("unlabelled", some),) if some else ()))
+    more = (("depth", depth), *((("unlabelled", some),) if some else ()))
     plans = [knobs.plan("contrast", (phase,), lr, more, pooled) for lr in knobs.rates(RATES)]
-    return [replace(plan, loss=replace(plan.loss, contrast=knobs.temperature)) for plan in plans]
+    return [replace(plan, loss=replace(plan.loss, contrast=1.0)) for plan in plans]
