@@ -79,7 +79,7 @@ def shots(options: Options, draws: int, out: Path) -> Generator[Event, None, Dra
     data = yield from _read(replace(options, reading=reading), options.data)
 
     def drawn(number: int) -> Data:
-        return beside(few.drawn(data, options.reading.shots, options.seed + number), options)
+        return with_unlabelled(few.drawn(data, options.reading.shots, options.seed + number), options)
 
     first = drawn(0)
     facts, course, plans = _opened(options, first, options.model)
@@ -126,7 +126,7 @@ def advice(
     return facts, replace(told, model=name, choice=choice)
 
 
-def beside(data: Data, options: Options) -> Data:
+def with_unlabelled(data: Data, options: Options) -> Data:
     """The data with the rows without labels that were named, read as `predict` reads what it is asked about.
 
     Raises: DataError: none can be used; UsageError: the path is wrong, or the target has no classes.

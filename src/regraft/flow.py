@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from regraft.ahead import beside, called, findings, planned
+from regraft.ahead import called, findings, planned, with_unlabelled
 from regraft.data.inspect import flags_of
 from regraft.data.open import card as card_of
 from regraft.data.open import open_data, sentence
@@ -120,7 +120,7 @@ def steps(
     find_provider(source.query)
     if isinstance(source.query, str) and not is_there(Path.exists, source.query):
         _ = source.mark  # a name that is not in the caches fails before data is read
-    rows = beside(open_data(data, options.seed, options.reading), options)
+    rows = with_unlabelled(open_data(data, options.seed, options.reading), options)
     card = card_of(rows)
     yield Said(sentence(card))
     for note in (*card.notes, *findings(rows.flags)):
