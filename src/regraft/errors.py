@@ -35,6 +35,10 @@ class RegraftError(Exception):
         return [label + text for label, text in parts if text]
 
 
+class Unproven(RegraftError):
+    """A bundle that cannot be opened elsewhere, or says something else there than the model that was trained."""
+
+
 class UsageError(RegraftError):
     code = 2
 

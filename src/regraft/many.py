@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from regraft import flow
-from regraft.errors import UsageError
+from regraft.errors import Unproven, UsageError
 from regraft.flow import Run
 from regraft.kit import durable, store
 from regraft.planner.request import Source, resolved, sharing
@@ -17,10 +17,14 @@ from regraft.waist import Event, Options, Said, fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """The runs of several tasks by their names, and the folder that they and their backbone lie in."""
+    """The runs of several tasks by their names, and the folder that they and their backbone lie in.
+
+    `failed` are tasks whose bundle, opened by its own library, was not the model that was trained: they ship nothing.
+    """
 
     folder: Path
     runs: Mapping[str, Run]
+    failed: Mapping[str, Unproven] = field(default_factory=dict)
 
     def predict(self, cells: Any) -> list[dict[str, Any]]:
         """Answers of all tasks to each cell, from one pass of the backbone: `id`, "<task>.label" and so on."""
@@ -34,8 +38,8 @@ def steps(
 ) -> Generator[Event, None, Tasks]:
     """A run for each of `data`, task → data, all with these options, as events; returns the runs.
 
-    The folder is named after the model: further tasks come to those that are there. A result that was refused ships
-    nothing, and its task is not one of the family's.
+    The folder is named after the model: further tasks come to those that are there. A result that was refused, or whose
+    bundle fails its test, ships nothing, and its task is not one of the family's.
 
     Raises: as `flow.steps`; UsageError: a task's name is no name of a folder.
     """
@@ -48,16 +52,24 @@ def steps(
     mark = source.mark
     name = f"many-{store.slug(Path(options.model).name)}"
     folder = store.place(out, name, fingerprint(mark, options.arch), fresh=fresh)
+    from regraft.deliver import native
+
     runs: dict[str, Run] = {}
-    with durable.lock(folder / ".lock", f"the family {folder}"):
+    failed: dict[str, Unproven] = {}
+    with durable.lock(folder / ".lock", f"the family {folder}"), native.one_process():
         durable.sweep(folder)
         for number, (task, one) in enumerate(data.items()):
             yield Said(f"task {number + 1} of {len(data)}: {task}")
             itself = isinstance(one, (str, Path))
             told = replace(options, data=str(one) if itself else f"<{type(one).__name__}>")
-            runs[task] = yield from flow.steps(told, folder, data=None if itself else one, model=source)
+            try:
+                runs[task] = yield from flow.steps(told, folder, data=None if itself else one, model=source)
+            except Unproven as error:
+                failed[task] = error
+                yield Said(f"{task} does not ship: {error}")
+                continue
             yield from _joined(folder, task, runs[task], source, options)
-    return Tasks(folder, runs)
+    return Tasks(folder, runs, failed)
 
 
 def names(paths: list[str]) -> dict[str, str]:

@@ -191,6 +191,18 @@ def test_a_failed_point_leaves_the_old_link_and_no_other(tmp_path: Path, step: s
     assert os.readlink(tmp_path / "link") == "one" and os.listdir(tmp_path) == ["link"]
 
 
+def test_a_mirror_is_read_where_its_source_lies_and_removed_without_it(tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("x")
+    durable.mirror(tmp_path / "a/b/c", tmp_path / "source")
+    assert (tmp_path / "a/b/c").read_text() == "x" and durable.changed(
+        tmp_path / "a", [("b/c", durable.digest(b"x"))]
+    ) == ""
+    with pytest.raises(UsageError, match="this place may not be written"):
+        durable.mirror(tmp_path / "a/b/c", tmp_path / "source")
+    durable.remove(tmp_path / "a")
+    assert (tmp_path / "source").read_text() == "x"
+
+
 def test_remove_takes_files_folders_links_and_nothing(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "folder" / "deep").mkdir(parents=True)

@@ -6,13 +6,14 @@ import ast
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from regraft.deliver import native, pack
 from regraft.engine.predict import Graft
-from regraft.errors import RegraftError
+from regraft.errors import RegraftError, Unproven
 from regraft.providers import transformers as provider
 from regraft.waist import READY, Insert, Opening, Target
 from tests import places
@@ -92,6 +93,22 @@ def test_a_process_that_fails_is_told_with_its_last_line(golden: str, line: str,
         asked(Opening("json", "", line), golden)
 
 
+def test_bundles_of_a_family_are_tried_in_one_process_that_starts_anew_after_a_failure(golden: str) -> None:
+    where = Opening("json", "", "import os, sys\nprint('loud', file=sys.stderr)\nmade = torch.tensor([os.getpid()])")
+    lost = Opening("json", "", "made = torch.tensor([float('here' in globals())])\nhere = 1")
+    apart = [asked(where, golden)[0][0] for _ in range(2)]
+    with native.one_process():
+        first = asked(where, golden)[0][0]
+        assert asked(lost, golden)[0] == asked(lost, golden)[0] == [0.0], (
+            "names of one bundle are not those of the next"
+        )
+        assert asked(where, golden)[0][0] == first not in apart and apart[0] != apart[1]
+        with pytest.raises(Unproven, match=r"saw: exit 7"):
+            asked(Opening("json", "", "import os\nos._exit(7)"), golden)
+        assert asked(where, golden)[0][0] != first
+    assert not psutil.pid_exists(int(first))
+
+
 def test_each_insert_is_put_in_from_its_own_folder_where_the_network_is_ready() -> None:
     opening = Opening("x", f"model = build()\n{READY}model.body\noutputs = model(inputs)", "")
     insert = Insert("bottleneck", (0,), 4)
@@ -107,7 +124,7 @@ def test_each_insert_is_put_in_from_its_own_folder_where_the_network_is_ready() 
 
 
 def test_it_never_sees_regraft() -> None:
-    for source in (native.BEGIN, native.GOLDEN, native.INPUTS, native.END):
+    for source in (native.LOOP, native.BEGIN, native.GOLDEN, native.INPUTS):
         ast.parse(source)
         assert "regraft" not in source
 

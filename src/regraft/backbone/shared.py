@@ -222,36 +222,30 @@ def base_of(folder: Path, shared: Shared) -> Path:
 def whole(folder: Path) -> Path:
     """The bundle with all of its files, put together in a temporary folder that stays as long as this process does.
 
+    Files that it has in common with the base are links to these: nobody writes there, and whoever opens the bundle
+    compares all bytes with its record.
+
     Raises: as `read`; ModelError: a file of the base was changed.
     """
     shared = read(folder)
     key = f"{folder.resolve()} {durable.file_digest(folder / RECORD)}"
     if key not in _made:
+        base = base_of(folder, shared)
+        read_base(base)
         place = Path(tempfile.mkdtemp(prefix="regraft-"))
         atexit.register(durable.remove, place)
-        for name, data in files(folder, shared):
-            durable.fill(place / name, data)
+        for name, there in shared.same:
+            durable.mirror(place / name, base / there)
+        for name, _ in shared.files:
+            if not name.endswith(OWN):
+                durable.mirror(place / name, folder.resolve() / name)
+        for one in shared.cut:
+            durable.fill(place / one.name, b"".join(_joined(folder, base, one)))
         _made[key] = place
     return _made[key]
 
 
 _made: dict[str, Path] = {}
-
-
-def files(folder: Path, shared: Shared) -> Iterator[tuple[str, bytes]]:
-    """Every file of the whole bundle: name and bytes.
-
-    Raises: ModelError: a file of the base was changed.
-    """
-    base = base_of(folder, shared)
-    read_base(base)
-    for name, _ in shared.files:
-        if not name.endswith(OWN):
-            yield name, (folder / name).read_bytes()
-    for name, there in shared.same:
-        yield name, (base / there).read_bytes()
-    for one in shared.cut:
-        yield one.name, b"".join(_joined(folder, base, one))
 
 
 # ---------------------------------------------------------------- files of weights

@@ -8,7 +8,7 @@ import typer
 
 from regraft.cli.adapt import object_of
 from regraft.cli.screen import Screen, put, put_object, size
-from regraft.errors import GateError, Interrupted
+from regraft.errors import GateError, Interrupted, Unproven
 from regraft.waist import Options
 
 HEAD = ["task", "decision", "winner", "test", "own"]
@@ -32,13 +32,17 @@ def adapt_many(screen: Screen, options: Options, data: list[str], out: Path, fre
     listed = {one.task: one for one in family.listed(made.folder)} if family.is_family(made.folder) else {}
     if as_json:
         told = {name: object_of(run, "adapt") for name, run in made.runs.items()}
-        put_object("adapt", {"family": str(made.folder), "tasks": told})
+        failed = {
+            name: {"code": error.code, "what": error.what, "saw": error.saw} for name, error in made.failed.items()
+        }
+        put_object("adapt", {"family": str(made.folder), "tasks": told, "failed": failed})
     else:
         cells = []
         for name, run in made.runs.items():
             own = size(listed[name].bytes) if name in listed else "–"
             score = run.winner.score("test")
             cells.append([name, run.verdict.decision, run.winner.label, f"{score.metric} {score.value:.3f}", own])
+        cells += [[name, "failed its test", "–", "–", "–"] for name in made.failed]
         screen.table(HEAD, cells)
         put("")
         if listed:
@@ -46,5 +50,5 @@ def adapt_many(screen: Screen, options: Options, data: list[str], out: Path, fre
             put("next")
             put(f"  regraft predict {made.folder} FILE")
             put(f"  regraft adapters ls {made.folder}")
-    if refused:
-        raise typer.Exit(GateError.code)
+    if refused or made.failed:
+        raise typer.Exit(Unproven.code if made.failed else GateError.code)

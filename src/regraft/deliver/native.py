@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 from regraft.backbone import bundle as bundles
-from regraft.errors import RegraftError
-from regraft.kit import hardware, shelf
+from regraft.errors import Unproven
+from regraft.kit import durable, hardware, shelf
 from regraft.waist import READY, Insert, Opening
 
+LOOP = """\
+import json, os, sys
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what libraries print is no answer
+for line in sys.stdin:
+    asked = json.loads(line)
+    names = {"__name__": "__main__", "asked": asked}
+    exec(asked["lines"], names)
+    made = names["made"]
+    told = {"made": None if made is None else made.float().tolist(), "outputs": names["outputs"]}
+    print(json.dumps(told), file=answers, flush=True)
+    del names, made
+"""
 BEGIN = """\
-import json, sys, torch
-asked = json.loads(sys.stdin.read())
+import sys, torch
 try:
     import torchvision
 except Exception:  # absent, or of another build than torch: pictures are then prepared with Pillow
@@ -36,7 +49,79 @@ for name, tensor in load_file(asked["golden"]).items():
 INPUTS = 'inputs = [tuple(x) if isinstance(x, list) else x for x in asked["inputs"]]\n'
 PUT = "put_in"
 """The function that an insert's lines define: (network, folder of its files) puts it into a network."""
-END = 'print("\\n" + json.dumps({"made": None if made is None else made.float().tolist(), "outputs": outputs}))\n'
+
+
+class Other:
+    """A process that never sees regraft: it runs the lines of one bundle after another, and imports a library once.
+
+    It begins with the first bundle, and after one that ends it anew.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._said: BinaryIO | None = None
+
+    def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What these lines made of what is asked.
+
+        Raises: Unproven: they do not run; the last thing they said is shown.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self._begin()
+        assert self._process and self._process.stdin and self._process.stdout and self._said
+        self._said.seek(0)  # the process writes where this one points: what was said of the bundle before is gone
+        self._said.truncate()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+        if answer := self._process.stdout.readline():
+            found: dict[str, Any] = json.loads(answer)
+            return found
+        code = self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().decode("utf-8", "replace").strip()
+        self.close()
+        raise Unproven(
+            "the bundle cannot be opened by its own library",
+            saw=said.splitlines()[-1] if said else f"exit {code}",
+            do="report this; the run keeps the trained weights",
+        )
+
+    def close(self) -> None:
+        """End it; it may be asked again."""
+        process, self._process = self._process, None
+        if process and process.stdin and process.stdout:
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+            process.wait()
+        if self._said:
+            self._said.close()
+
+    def _begin(self) -> None:
+        self.close()
+        self._said = durable.scratch(())
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", LOOP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            env=hardware.child_environment(),
+        )
+
+
+_held: list[Other] = []
+
+
+@contextlib.contextmanager
+def one_process() -> Iterator[None]:
+    """Bundles that are tried in this block are tried in one process, one after the other."""
+    _held.append(Other())
+    try:
+        yield
+    finally:
+        _held.pop().close()
 
 
 def completed(opening: Opening, inserts: Sequence[Insert]) -> Opening:
@@ -82,28 +167,20 @@ def run(
 
     Either is None where it cannot be tried: the network's code is the user's, or the library is not installed.
 
-    Raises: RegraftError: the lines do not run; the last thing they said is shown.
+    Raises: Unproven: the lines do not run; the last thing they said is shown.
     """
     script = [BEGIN]
     if opening.check:
         script += [GOLDEN, opening.check, "\n"]
     if opening.use and inputs and importlib.util.find_spec(opening.library) is not None:
         script += ["kept = made\n", INPUTS, opening.use, "\nmade = kept\n"]
-    asked = {"folder": folder, "golden": golden, "sides": sides, "threads": threads}
+    asked: dict[str, Any] = {"folder": folder, "golden": golden, "sides": sides, "threads": threads}
+    asked["lines"] = "".join(script)
     asked["inputs"] = [list(x) if isinstance(x, tuple) else str(x) for x in inputs]
-    made = subprocess.run(
-        [sys.executable, "-I", "-c", "".join([*script, END])],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=hardware.child_environment(),
-    )
-    if made.returncode:
-        raise RegraftError(
-            "the bundle cannot be opened by its own library",
-            saw=made.stderr.strip().splitlines()[-1] if made.stderr.strip() else f"exit {made.returncode}",
-            do="report this; the run keeps the trained weights",
-        )
-    found: dict[str, list[Any] | None] = json.loads(made.stdout.strip().splitlines()[-1])
+    other = _held[-1] if _held else Other()
+    try:
+        found = other.ask(asked)
+    finally:
+        if not _held:
+            other.close()
     return found["made"], found["outputs"]

@@ -19,7 +19,7 @@ from regraft.engine import freeze
 from regraft.engine.cache import Table
 from regraft.engine.predict import Graft, outputs, sides
 from regraft.engine.trunk import Side, Trunk
-from regraft.errors import RegraftError
+from regraft.errors import RegraftError, Unproven
 from regraft.kit import durable, hardware, shelf
 from regraft.planner.course import Course
 from regraft.waist import Bundle, Data, Encoder, Insert, Plan, Row, Trial
@@ -43,7 +43,7 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
 
     Without `tried` it is only read back by regraft, in this process: for a model that leads while others still run.
 
-    Raises: RegraftError: the reloaded bundle predicts something else; nothing is shipped then.
+    Raises: Unproven: the reloaded bundle predicts something else; nothing is shipped then.
     """
     graft, task, data, machine, run = (
         course.restore(trial),
@@ -95,7 +95,7 @@ def pack(course: Course, trial: Trial, base: str, tried: bool = True) -> Bundle:
 def attempt(course: Course, trial: Trial) -> None:
     """Test the bundle that this trial was packed into without being tried: it is not written again.
 
-    Raises: RegraftError: it predicts something else than the trial's model; nothing is shipped then.
+    Raises: Unproven: it predicts something else than the trial's model; nothing is shipped then.
     """
     link = course.folder.path / LINK
     folder = link.resolve()
@@ -207,7 +207,7 @@ def _self_test(part: Path, bundle: Bundle, graft: Graft, course: Course, tried: 
     for who, theirs in ways:
         gap = float((torch.tensor(theirs).reshape(wanted.shape) - wanted).abs().max())
         if not gap <= TOLERANCE * max(1.0, float(wanted.abs().max())):
-            raise RegraftError(
+            raise Unproven(
                 f"the bundle, opened by {who}, predicts something else than the model that was trained",
                 saw=f"outputs differ by {gap:g}",
                 allowed=f"{TOLERANCE:g} of the largest output",
@@ -221,7 +221,7 @@ def _self_test(part: Path, bundle: Bundle, graft: Graft, course: Course, tried: 
     for i in apart_at:
         if near and _agree(ours[i : i + 1], told[i : i + 1], [moved[i] for moved in near]):
             continue
-        raise RegraftError(
+        raise Unproven(
             "the lines in the bundle's README give another answer than the model that was trained",
             saw=f"for {str(cells[i])[:60] if i < len(cells) else 'nothing'}: {str(told[i : i + 1])[:120]}",
             allowed=f"{str(ours[i : i + 1])[:200]}, to {SCORE_TOLERANCE:g} or what rounded inputs make",

@@ -117,6 +117,13 @@ def fill(path: Path, data: bytes) -> None:
         path.write_bytes(data)
 
 
+def mirror(path: Path, source: Path) -> None:
+    """Let `path`, in a folder that is being filled, be a link to a file that is only read."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(source.resolve(), path)
+
+
 def scratch(pieces: Iterable[bytes]) -> BinaryIO:
     """A temporary file with this content and without a name: it is gone when it is closed, however that happens.
 
