@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from regraft.api import Run, adapt, adapt_many, advise, compare, evaluate
+    from regraft.api import Run, adapt, adapt_many, advise, compare, evaluate, evaluate_many
     from regraft.api import open_result as open
 
-__all__ = ["Run", "__version__", "adapt", "adapt_many", "advise", "compare", "evaluate", "open"]
+__all__ = ["Run", "__version__", "adapt", "adapt_many", "advise", "compare", "evaluate", "evaluate_many", "open"]
 
 
 def __getattr__(name: str) -> Any:

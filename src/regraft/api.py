@@ -269,6 +269,30 @@ def evaluate(
     return scoring.evaluate(run, data, Reading(target=target, text=columns, image=image, max_rows=max_rows), split)
 
 
+def evaluate_many(
+    family: str | Path,
+    data: Mapping[str, Any],
+    *,
+    target: str = "",
+    text: str | Sequence[str] = (),
+    image: str = "",
+    split: str = "",
+    max_rows: int = 0,
+) -> dict[str, Evaluation]:
+    """Score tasks of a family, each on its own labelled data, with one pass of the backbone that they share.
+
+    Args:
+        data: Task → data as `evaluate` takes it; tasks that are not named are not opened.
+    Returns: Task → what it scores.
+    Raises: as `evaluate`; UsageError: no family, no such task.
+    """
+    from regraft.deliver import evaluate as scoring
+
+    columns = (text,) if isinstance(text, str) and text else tuple(text)
+    reading = Reading(target=target, text=columns, image=image, max_rows=max_rows)
+    return scoring.evaluate_family(family, data, reading, split)
+
+
 def compare(a: str | Path, b: str | Path) -> Compared:
     """Two finished runs against each other, paired on the test rows that both have.
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from regraft import api
+from regraft import api, flow
 from regraft.backbone import bundle as bundles
 from regraft.backbone import shared
-from regraft.deliver import adapters, family, pack, ship
+from regraft.deliver import adapters, evaluate, family, pack, ship
 from regraft.deliver.model import Model
 from regraft.engine.trunk import Trunk
 from regraft.errors import ModelError, UsageError
@@ -89,6 +89,10 @@ def test_each_task_holds_its_own_part_alone(home: Path) -> None:
 def test_put_together_again_it_is_the_bundle_that_was_packed(home: Path, task: str) -> None:
     place = family.bundle_of(home, family.read(home).member(task))
     made = shared.whole(place)
+    taken = [path for path in made.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path.name for path in taken] == (["model.safetensors"] if task == "third" else []), (
+        "what is alike is a link"
+    )
     assert tuple(durable.sums(made).items()) == SUMS[task]
     assert bundles.read(made) == bundles.read(place)
 
@@ -212,6 +216,90 @@ def test_another_base_and_a_damaged_one_are_refused(home: Path, tmp_path: Path) 
 def test_a_name_that_is_no_folder_is_refused(home: Path) -> None:
     with pytest.raises(UsageError, match="no name for a task"):
         api.adapt_many({"A b": home}, model=home.parents[1] / "model", out=home.parent)
+
+
+# ---------------------------------------------------------------- regraft evaluate
+
+
+def test_each_task_is_scored_on_its_own_data_as_in_its_run(home: Path) -> None:
+    place = home.parents[1]
+    data = {one.task: place / one.task for one in family.read(home).tasks}
+    found = api.evaluate_many(home, data)
+    assert list(found) == ["colours", "others", "third"]
+    for one in family.read(home).tasks:
+        run, made = api.open_result(home / one.place), found[one.task]
+        assert isinstance(run, flow.Run)
+        wanted = [score for score in run.winner.scores if score.split == "test"]
+        assert [(s.metric, s.split, s.n) for s in made.scores] == [(s.metric, s.split, s.n) for s in wanted]
+        assert [s.value for s in made.scores] == pytest.approx([s.value for s in wanted], abs=1e-6)
+        assert (made.rows, made.trained, made.validated) == (9, 0, 0)
+    alone = api.evaluate(home / family.read(home).member("third").place, place / "third")
+    assert alone.answers == found["third"].answers and alone.scores == found["third"].scores
+
+
+def test_a_row_that_several_tasks_are_scored_on_runs_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, ran = home.parents[1], 0
+    piece = Trunk._piece
+
+    def counted(trunk: Trunk, parts: Any, *given: Any) -> Any:
+        nonlocal ran
+        ran += len({part.key for part in parts})
+        return piece(trunk, parts, *given)
+
+    monkeypatch.setattr(Trunk, "_piece", counted)
+    api.evaluate_many(home, {"colours": place / "colours", "others": place / "others"})
+    apart, ran = ran, 0
+    found = api.evaluate_many(home, dict.fromkeys(("colours", "others", "third"), place / "colours"))
+    assert (apart, ran) == (18, 9)
+    monkeypatch.setattr(evaluate, "CHUNK", 4)
+    again = api.evaluate_many(home, dict.fromkeys(("colours", "others", "third"), place / "colours"))
+    assert {task: one.scores for task, one in again.items()} == {task: one.scores for task, one in found.items()}
+
+
+def test_only_tasks_with_data_are_opened(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, opened = home.parents[1], []
+    load = Model.load
+    monkeypatch.setattr(Model, "load", lambda folder: opened.append(folder) or load(folder))
+    told = object_of(["evaluate", home, f"others={place / 'colours'}", place / "third"], capsys)
+    assert list(told["tasks"]) == ["others", "third"] and len(opened) == 2
+    assert told["tasks"]["third"]["rows"] == 9 and told["tasks"]["third"]["model"].startswith(str(home))
+    told = object_of(["evaluate", home, place / "colours", "--task", "third", "--split", "train"], capsys)
+    assert list(told["tasks"]) == ["third"] and told["tasks"]["third"]["splits"] == [["train", 18]]
+
+
+def test_the_command_tells_scores_of_all_tasks(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = home.parents[1]
+    code, out, err = call(["evaluate", home, place / "colours", place / "third"], capsys)
+    assert code == 0 and "colours: colours: scoring 9 rows" in err
+    assert "third: none of the 9 rows was trained on or chose the model" in out and "9 of colours" in out
+    code, out, _ = call(["evaluate", home, place / "third", "--task", "third", "--out", tmp_path / "a.csv"], capsys)
+    assert code == 0 and "9 predictions written" in out and len((tmp_path / "a.csv").read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("data", "saw", "what"),
+    [
+        (["{}/model"], "/model", "it is not clear which task this data is for"),
+        (["colour={}/colours"], "colour=", "it is not clear which task this data is for"),
+        (["{}/third", "third={}/colours"], "third=", "the task third has data already"),
+        (["{}/third", "--task", "thrid"], "'thrid'", "there is no task of that name"),
+        (["{0}/third", "{0}/colours", "--out", "a.csv"], "a.csv", "answers of several tasks do not fit one table"),
+    ],
+)
+def test_data_of_no_task_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], data: list[str], saw: str, what: str
+) -> None:
+    error = error_of(["evaluate", home, *(one.format(home.parents[1]) for one in data)], capsys)
+    assert error["code"] == 2 and error["what"] == what and saw in error["saw"]
+
+
+def test_a_run_has_one_data(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = home / family.read(home).member("third").place
+    error = error_of(["evaluate", run, home.parents[1] / "third", home.parents[1] / "others"], capsys)
+    assert error["what"] == "a model is scored on one data at a time"
+    assert "no family" in error_of(["evaluate", run, home, "--task", "third"], capsys)["what"]
 
 
 # ---------------------------------------------------------------- regraft adapters

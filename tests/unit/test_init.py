@@ -18,7 +18,8 @@ def test_the_verbs_are_those_of_the_api() -> None:
 def test_an_unknown_name_is_told_what_there_is() -> None:
     with pytest.raises(
         AttributeError,
-        match="no attribute 'train'; it has Run, __version__, adapt, adapt_many, advise, compare, evaluate, open",
+        match="no attribute 'train'; it has Run, __version__, adapt, adapt_many, advise, compare, evaluate, "
+        "evaluate_many, open",
     ):
         _ = regraft.train
 

@@ -1,4 +1,4 @@
-"""Score a model on labelled data that it was not adapted to, and say which of the rows it has seen."""
+"""Score a model, or the tasks of a family, on labelled data, and say which of the rows each has seen."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from regraft.backbone import bundle as bundles
 from regraft.data import columns, inspect, sources
 from regraft.data.columns import Roles
 from regraft.data.open import GUESS, ORDER
@@ -18,13 +19,14 @@ from regraft.data.split import thin
 from regraft.data.tables import Table as Sheet
 from regraft.data.tables import bad_row, together
 from regraft.data.target import read_as, valued
-from regraft.deliver import runs
+from regraft.deliver import family, runs
 from regraft.deliver.model import open_model
 from regraft.engine.predict import score
 from regraft.errors import DataError, UsageError, near, unknown
 from regraft.kit import shelf, store
 from regraft.waist import Bundle, Event, Filled, Options, Reading, Row, Said, Score
 
+T = TypeVar("T")
 CHUNK = 512
 """So many rows are computed between two signs of life."""
 SPLITS = (*ORDER, "all")
@@ -62,6 +64,22 @@ class Evaluation:
         return f"of {self.rows:,} rows, {' and '.join(parts)}: scores on them flatter"
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Rows to be scored by a bundle of record `told`, what is said of them first; `split` is what scores call it."""
+
+    model: str
+    told: Bundle
+    seed: int
+    data: str
+    split: str
+    rows: Sequence[Row]
+    splits: tuple[tuple[str, int], ...]
+    seen: tuple[int, int]
+    notes: tuple[str, ...]
+    said: tuple[str, ...]
+
+
 def evaluate(path: str | Path, data: Any, reading: Reading = GUESS, split: str = "") -> Evaluation:
     """Score the model of a run or a bundle on labelled `data`, anything that `adapt` reads.
 
@@ -71,53 +89,102 @@ def evaluate(path: str | Path, data: Any, reading: Reading = GUESS, split: str =
     Raises: UsageError: no run, no such split or column. DataError: data of another kind, labels that the model does not
     know (they are named), no row with a label. ModelError: no bundle.
     """
-    work = steps(Path(path), data, reading, split)
+    return _finish(steps(Path(path), data, reading, split))
+
+
+def evaluate_family(
+    folder: str | Path, data: Mapping[str, Any], reading: Reading = GUESS, split: str = ""
+) -> dict[str, Evaluation]:
+    """Score tasks of a family, each on its own of `data`, task → labelled data, with one pass of what they share.
+
+    Raises: as `evaluate`; UsageError: no family, no such task.
+    """
+    return _finish(family_steps(Path(folder), data, reading, split))
+
+
+def _finish(work: Generator[Event, None, T]) -> T:
     while True:
         try:
             next(work)
         except StopIteration as end:
-            made: Evaluation = end.value
+            made: T = end.value
             return made
 
 
 def steps(path: Path, data: Any, reading: Reading, split: str) -> Generator[Event, None, Evaluation]:
     """As `evaluate`, telling on the way how far it has come."""
+    _refuse_split(split)
+    model = open_model(path)
+    asked = _asked(path, model.told, data, reading, split)
+    yield from map(Said, asked.said)
+    made: list[torch.Tensor] = []
+    for start in range(0, len(asked.rows), CHUNK):
+        made.append(model.outputs(asked.rows[start : start + CHUNK]))
+        yield Filled(0, min(start + CHUNK, len(asked.rows)), len(asked.rows))
+    return _scored(asked, torch.cat(made))
+
+
+def family_steps(
+    folder: Path, data: Mapping[str, Any], reading: Reading, split: str
+) -> Generator[Event, None, dict[str, Evaluation]]:
+    """As `evaluate_family`, telling on the way how far it has come. All data is read before a model is opened."""
+    _refuse_split(split)
+    told = family.read(folder)
+    asked: dict[str, Asked] = {}
+    for task, one in data.items():
+        member = told.member(task)
+        record = bundles.read(family.bundle_of(folder, member))
+        asked[task] = _asked(folder / member.place, record, one, reading, split)
+        yield from (Said(f"{task}: {line}") for line in asked[task].said)
+    together = family.open_tasks(folder, asked)
+    keys = list(dict.fromkeys(row.key for one in asked.values() for row in one.rows))
+    found: dict[str, dict[str, torch.Tensor]] = {task: {} for task in asked}
+    for start in range(0, len(keys), CHUNK):
+        some = set(keys[start : start + CHUNK])
+        rows = {task: [row for row in one.rows if row.key in some] for task, one in asked.items()}
+        for task, made in together.outputs(rows).items():
+            found[task] |= dict(zip((row.key for row in rows[task]), made, strict=True))
+        yield Filled(0, min(start + CHUNK, len(keys)), len(keys))
+    return {task: _scored(one, torch.stack([found[task][r.key] for r in one.rows])) for task, one in asked.items()}
+
+
+def _refuse_split(split: str) -> None:
     if split and split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    model = open_model(path)
-    told = model.told
+
+
+def _asked(path: Path, told: Bundle, data: Any, reading: Reading, split: str) -> Asked:
+    """The rows of `data` that the model in `path` is to be scored on."""
     seed = _seed(path)
     found = _found(data)
     rows, taken, notes = _rows(found, told, reading, split)
     if reading.max_rows and len(rows) > reading.max_rows:
         notes.append(f"{reading.max_rows:,} of {len(rows):,} rows kept, --max-rows")
         rows = thin(rows, reading.max_rows, seed, cover=False)
-    trained, validated = _seen(path, told, rows)
-    for note in notes:
-        yield Said(note)
     name = taken[0][0] if len(taken) == 1 and (split or len(found.tables) > 1) else "all"
     which = ", ".join(f"{count:,} {one}" for one, count in taken)
-    yield Said(f"{found.name}: scoring {len(rows):,} rows{f' ({which})' if len(found.tables) > 1 else ''}")
-    made: list[torch.Tensor] = []
-    for start in range(0, len(rows), CHUNK):
-        made.append(model.outputs(rows[start : start + CHUNK]))
-        yield Filled(0, min(start + CHUNK, len(rows)), len(rows))
-    every = torch.cat(made)
+    said = f"{found.name}: scoring {len(rows):,} rows{f' ({which})' if len(found.tables) > 1 else ''}"
+    seen = _seen(path, told, rows)
+    return Asked(str(path), told, seed, found.name, name, rows, tuple(taken), seen, tuple(notes), (*notes, said))
+
+
+def _scored(asked: Asked, made: torch.Tensor) -> Evaluation:
+    """What outputs for these rows score."""
+    told = asked.told
     metric = next((s.metric for s in told.scores), "")
     task = shelf.find("tasks", told.task).make(told.target, metric)
-    scores = score(task, every, [row.y for row in rows], name, seed)
-    said = task.answers(every, dict(told.calibration))
-    answers = tuple({"id": row.id, "truth": _plain(row.y), **one} for row, one in zip(rows, said, strict=True))
+    said = task.answers(made, dict(told.calibration))
+    answers = ({"id": row.id, "truth": _plain(row.y), **one} for row, one in zip(asked.rows, said, strict=True))
     return Evaluation(
-        model=str(path),
-        data=found.name,
-        splits=tuple(taken),
-        rows=len(rows),
-        scores=scores,
-        trained=trained,
-        validated=validated,
-        answers=answers,
-        notes=tuple(notes),
+        model=asked.model,
+        data=asked.data,
+        splits=asked.splits,
+        rows=len(asked.rows),
+        scores=score(task, made, [row.y for row in asked.rows], asked.split, asked.seed),
+        trained=asked.seen[0],
+        validated=asked.seen[1],
+        answers=tuple(answers),
+        notes=asked.notes,
     )
 
 

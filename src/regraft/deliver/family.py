@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -177,11 +177,16 @@ def _write_base(place: Path, family: Family, view: View) -> None:
 # ---------------------------------------------------------------- answers
 
 
+Group = dict[str, tuple[Model, int]]
+"""Task → its model and how many of its stages are those of the group's first."""
+
+
 @dataclass(slots=True)
 class Together:
     """The models of a family's tasks, opened: they answer with one pass of the trunk that they share."""
 
     models: Mapping[str, Model]
+    groups: Sequence[Group]
 
     @property
     def first(self) -> Model:
@@ -202,12 +207,21 @@ class Together:
     ) -> list[dict[str, Any]]:
         """As `Model.predict`; what a task answers is called "<task>.label" and so on."""
         item = shelf.find("modalities", self.first.told.modality)
-        rows = [Row(name, cell, None, "", name) for name, cell in expand(cells, item, self.columns, left_out, notes)]
+        given = expand(cells, item, self.columns, left_out, notes)
+        rows = [Row(name, cell, None, "", str(i)) for i, (name, cell) in enumerate(given)]
         found: list[dict[str, Any]] = [{"id": row.id} for row in rows]
-        for task, made in outputs(self.models, rows).items():
+        for task, made in self.outputs(dict.fromkeys(self.models, rows)).items():
             for one, answer in zip(found, self.models[task].answers(made), strict=True):
                 one |= {f"{task}.{name}": value for name, value in answer.items()}
         return found
+
+    def outputs(self, rows: Mapping[str, Sequence[Row]]) -> dict[str, Tensor]:
+        """The outputs of tasks for rows of their own, [N, …] each; rows of one key run once where trunks are alike."""
+        found: dict[str, Tensor] = {}
+        for group in self.groups:
+            if asked := {task: rows[task] for task in group if rows.get(task)}:
+                found |= _pass(group, asked)
+        return {task: found[task] for task in self.models if task in found}
 
 
 def open_family(folder: Path, task: str = "") -> Model | Together:
@@ -221,8 +235,8 @@ def open_family(folder: Path, task: str = "") -> Model | Together:
         return Model.load(bundle_of(folder, family.member(task)))
     if not family.tasks:
         raise UsageError("there are no tasks in this family", str(folder), "one or more", "regraft adapters add")
-    models = {one.task: Model.load(bundle_of(folder, one)) for one in family.tasks}
-    forms = {name: len(model.columns) for name, model in models.items()}
+    opened = open_tasks(folder, [one.task for one in family.tasks])
+    forms = {name: len(model.columns) for name, model in opened.models.items()}
     if len(set(forms.values())) > 1:
         raise UsageError(
             "these tasks do not read the same rows",
@@ -230,19 +244,17 @@ def open_family(folder: Path, task: str = "") -> Model | Together:
             allowed="tasks that all read one text or picture, or all read pairs",
             do="choose one with --task",
         )
-    return Together(models)
+    return opened
 
 
-def outputs(models: Mapping[str, Model], rows: Sequence[Row]) -> dict[str, Tensor]:
-    """The outputs of several models for rows, [N, …] each: what their trunks have in common runs once a row."""
-    found: dict[str, Tensor] = {}
-    for group in _groups(models):
-        found |= _pass(group, rows)
-    return {task: found[task] for task in models}
+def open_tasks(folder: Path, tasks: Iterable[str]) -> Together:
+    """The models of some tasks of a family, whatever rows they read; no other bundle is opened.
 
-
-Group = dict[str, tuple[Model, int]]
-"""Task → its model and how many of its stages are those of the group's first."""
+    Raises: UsageError: no such task; ModelError: a bundle or the base was changed.
+    """
+    family = read(folder)
+    models = {task: Model.load(bundle_of(folder, family.member(task))) for task in tasks}
+    return Together(models, _groups(models))
 
 
 def _groups(models: Mapping[str, Model]) -> list[Group]:
@@ -261,12 +273,7 @@ def _groups(models: Mapping[str, Model]) -> list[Group]:
 
 def _common(a: Model, b: Model) -> int:
     """How many of the first stages two models have alike, to the bit; 0 where they read rows in another way."""
-    if (a.told.inputs, a.told.plan.pooling, a.told.plan.blocks, a.told.provider) != (
-        b.told.inputs,
-        b.told.plan.pooling,
-        b.told.plan.blocks,
-        b.told.provider,
-    ):
+    if _reading(a) != _reading(b):
         return 0
     mine, yours = list(a.graft.view.named()), list(b.graft.view.named())
     held, other = list(a.graft.view.buffers()), list(b.graft.view.buffers())
@@ -285,27 +292,37 @@ def _common(a: Model, b: Model) -> int:
     return common
 
 
-def _pass(group: Group, rows: Sequence[Row]) -> dict[str, Tensor]:
+def _reading(model: Model) -> tuple[Any, ...]:
+    """How a model reads its rows."""
+    told = model.told
+    return told.inputs, told.plan.pooling, told.plan.blocks, told.provider, len(model.columns)
+
+
+def _pass(group: Group, asked: Mapping[str, Sequence[Row]]) -> dict[str, Tensor]:
     """The outputs of one group: the trunk up to where the first of them is apart, from there on each by itself.
 
-    Those that have the whole trunk in common go on together.
+    Those that have the whole trunk in common go on together; what nobody asked of a task is not computed.
     """
     first = next(iter(group.values()))[0]
     view, columns = first.graft.view, len(first.columns)
-    ends = sorted({k for _, k in group.values()})
-    trunk = Trunk(view, ends[0], view.encoder(), first.told.micro_batch)
-    table = Table(trunk, rows, None, sides(view.pooling, columns))
-    found: dict[str, dict[int, Tensor]] = {task: {} for task in group}
+    every = {row.key: row for rows in asked.values() for row in rows}
+    at_row = {key: i for i, key in enumerate(every)}
+    wanted = {task: {at_row[row.key] for row in rows} for task, rows in asked.items()}
+    begin = min(group[task][1] for task in asked)
+    trunk = Trunk(view, begin, view.encoder(), first.told.micro_batch)
+    table = Table(trunk, list(every.values()), None, sides(view.pooling, columns))
+    found: dict[str, dict[int, Tensor]] = {task: {} for task in asked}
     for index, count in table.micro_batches():
-        states, at = table.batch(index), ends[0]
-        for k in ends:
+        here = set(index[:count])
+        some = {task: group[task] for task in asked if wanted[task] & here}
+        states, at = table.batch(index), begin
+        for task, (model, k) in sorted(some.items(), key=lambda one: one[1][1]):
             if k > at:
                 states, at = [_on(view, side, at, k) for side in states], k
-            for task, (model, _) in ((t, one) for t, one in group.items() if one[1] == k):
-                with torch.no_grad(), freeze.mode(model.graft.view, model.graft.head, None):
-                    made = model.graft.forward(states, k)
-                found[task] |= dict(zip(index[:count], made[:count], strict=True))
-    return {task: torch.stack([held[i] for i in range(len(rows))]) for task, held in found.items()}
+            with torch.no_grad(), freeze.mode(model.graft.view, model.graft.head, None):
+                made = model.graft.forward(states, k)
+            found[task] |= dict(zip(index[:count], made[:count], strict=True))
+    return {task: torch.stack([found[task][at_row[row.key]] for row in rows]) for task, rows in asked.items()}
 
 
 def _on(view: View, side: Side, start: int, stop: int) -> Side:
