@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regraft.cli.adapt import names
-from regraft.cli.predict import check_out, keep
+from regraft.cli.predict import Arch, Labels, check_out, keep, opened_adapter
 from regraft.cli.screen import Json, Screen, Verbose, put_line, put_object
 from regraft.errors import UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run, a bundle, or a family of tasks on one backbone.")],
+    run: Annotated[Path, typer.Argument(help="A run, a bundle, a family of tasks on one backbone, a folder of peft.")],
     data: Annotated[
         list[str], typer.Argument(help="Labelled data: whatever regraft adapt reads. Of a family TASK=DATA, for each.")
     ],
@@ -30,6 +30,8 @@ def evaluate(
     ] = "",
     max_rows: Annotated[int, typer.Option("--max-rows", help="Most rows; 0 takes all.", min=0)] = 0,
     task: Annotated[str, typer.Option("--task", help="Of a family the task that DATA is for.")] = "",
+    arch: Arch = "",
+    labels: Labels = "",
     out: Annotated[Path | None, typer.Option("--out", help="Write predictions here: .csv or .jsonl.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -62,7 +64,8 @@ def evaluate(
     elif len(data) > 1:
         raise UsageError("a model is scored on one data at a time", " ".join(data), "one DATA", "give the others later")
     else:
-        made = {"": screen.watch(room.steps(run, data[0], reading, split), kept=False)}
+        adapter = opened_adapter(run, arch, labels)
+        made = {"": screen.watch(room.steps(run, data[0], reading, split, adapter), kept=False)}
     for one in made.values():
         keep(out, [dict(answer) for answer in one.answers])
     if as_json:

@@ -5,24 +5,32 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regraft.cli.adapt import names
 from regraft.cli.screen import Json, Screen, Verbose, put_object, shown
 from regraft.errors import UsageError
 
+if TYPE_CHECKING:
+    from regraft.deliver.model import Model
+
+Arch = Annotated[str, typer.Option("--arch", help="Of a folder of peft the network, if it does not name one here.")]
+Labels = Annotated[str, typer.Option("--labels", help="Of a folder of peft what the outputs mean, with commas.")]
 TABLE_ROWS = 40
 LEFT_OUT_SHOWN = 20
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run, a bundle, or a family of tasks on one backbone.")],
+    run: Annotated[Path, typer.Argument(help="A run, a bundle, a family of tasks on one backbone, a folder of peft.")],
     inputs: Annotated[
         list[str] | None, typer.Argument(help="Files, folders, tables; - reads a text or a path a line.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text; for a model of pairs give two.")] = None,
     task: Annotated[str, typer.Option("--task", help="Of a family the task to answer; all if left out.")] = "",
+    arch: Arch = "",
+    labels: Labels = "",
     out: Annotated[Path | None, typer.Option("--out", help="Write predictions here: .csv or .jsonl.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -35,6 +43,8 @@ def predict(
 
     regraft predict runs/RUN table.csv --out labels.csv
 
+    regraft predict path/to/adapter --arch path/to/base --labels cold,warm table.csv
+
     From standard input a pair is two texts with a tab between them.
     """
     from regraft.data.inspect import place
@@ -46,7 +56,8 @@ def predict(
     check_out(out)
     if not inputs and not text:
         raise UsageError("there is nothing to predict", allowed="files, folders, --text, or - for standard input")
-    model = open_family(run, task) if task or is_family(run) else open_model(run)
+    adapter = opened_adapter(run, arch, labels)
+    model = adapter or (open_family(run, task) if task or is_family(run) else open_model(run))
     cells: list[Any] = []
     for each in inputs or []:
         cells += reading.lines(sys.stdin, model) if each == "-" else [Path(each)]
@@ -68,6 +79,15 @@ def predict(
     screen.table(head, rows[: TABLE_ROWS if out else None])
     if out is not None:
         screen.say(f"{len(rows)} predictions written to {out}")
+
+
+def opened_adapter(folder: Path, arch: str, labels: str) -> Model | None:
+    """The model of a folder of peft; None where it is none and nothing is said of one."""
+    from regraft.deliver import borrowed
+
+    if not arch and not labels and not borrowed.is_adapter(folder):
+        return None
+    return borrowed.open_adapter(folder, arch, names(labels))
 
 
 def check_out(out: Path | None) -> None:

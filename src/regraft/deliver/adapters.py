@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING
 
 from regraft.backbone import bundle as bundles
 from regraft.backbone import shared
-from regraft.deliver import family, pack
+from regraft.deliver import borrowed, family, pack
+from regraft.deliver.borrowed import CONFIG, KIND, is_adapter
 from regraft.engine.predict import Graft
 from regraft.errors import ModelError, UsageError
-from regraft.kit import durable, hardware, shelf, store
-from regraft.waist import Bundle, Insert, Phase, Plan, Target
+from regraft.kit import durable, shelf, store
+from regraft.waist import Bundle, Insert
 
 if TYPE_CHECKING:
     from torch import nn
 
     from regraft.backbone.view import View
 
-CONFIG = "adapter_config.json"
-KIND = "lora"
-"""The file in inserts/ that reads and writes peft's folders."""
-ROWS = 32
 OWN = 0.75
 """A bundle of which more is its own was made of another backbone: norms and biases that nobody trained are alike."""
 
@@ -36,7 +33,7 @@ def adapter_of(place: Path) -> Path:
     Raises: UsageError: there is none.
     """
     for folder in (place, place / bundles.ADAPTER, place / pack.LINK / bundles.ADAPTER):
-        if (folder / CONFIG).is_file():
+        if is_adapter(folder):
             return folder
     raise UsageError(
         "there is no adapter here",
@@ -163,58 +160,28 @@ def _packed(folder: Path, adapter: Path, task: str, labels: tuple[str, ...]) -> 
     item = shelf.find("inserts", KIND)
     pooling = item.load(view, adapter)
     view = view.pooled(pooling) if pooling in view.calls else view
-    if not pooling:
-        raise UsageError(
-            "this adapter brings no head",
-            saw=str(adapter),
-            allowed="modules_to_save with the network's head, or head.safetensors beside it",
-            do=f"adapt with it: regraft adapt DATA --model {adapter} --arch MODEL",
-        )
+    borrowed.check_head(view.native if pooling else None, labels, adapter)
     head: nn.Linear = view.native  # type: ignore[assignment]
-    if len(labels) != head.out_features:
-        raise UsageError(
-            "the labels are not as many as the outputs of this adapter's head",
-            saw=", ".join(labels) or "none",
-            allowed=f"{head.out_features}, in the head's order",
-            do="--labels a,b,c",
-        )
     config = json.loads((adapter / CONFIG).read_bytes())
-    target = Target("label", "class", labels, (0,) * len(labels))
-    card = shelf.find("modalities", base.modality)
-    plan = Plan(
-        KIND, (Phase(0, 0, ()),), pooling=view.pooling, inserts=(Insert(KIND, (), int(config.get("r", 0)), ""),)
-    )
+    inserts = (Insert(KIND, (), int(config.get("r", 0)), ""),)
+    told = borrowed.record(view, task, labels, base.name, inserts)
     graft = Graft(view, head)
     with durable.folder(folder / task / "bundle-1") as part:
         for name in sorted(path.name for path in adapter.iterdir() if path.is_file()):
             durable.fill(part / bundles.ADAPTER / name, (adapter / name).read_bytes())
         item.merge(view)
         golden = pack.golden(graft, pack.ROWS, 1)
-        opening = view.export(head, target, str(part))
+        opening = view.export(head, told.target, str(part))
         text = f"# {task}\n\nAn adapter of peft on {base.name}, merged.\n\n```python\n{opening.use}\n```\n"
         durable.fill(part / "README.md", text.encode("utf-8", "replace"))
-        bundles.write(
-            part,
-            Bundle(
-                schema=bundles.SCHEMA,
-                name=task,
-                modality=base.modality,
-                task="classify",
-                target=target,
-                inputs=view.inputs,
-                plan=plan,
-                provider=opening.provider or view.provider,
-                base=base.name,
-                scores=(),
-                golden_seed=pack.GOLDEN_SEED,
-                golden=tuple(tuple(row) for row in golden.tolist()),
-                micro_batch=ROWS,
-                versions=hardware.versions(),
-                files=tuple(durable.sums(part).items()),
-                opening=opening,
-                columns=("text",) if card.LITERAL else (),
-            ),
+        made = replace(
+            told,
+            provider=opening.provider or view.provider,
+            golden=tuple(tuple(row) for row in golden.tolist()),
+            files=tuple(durable.sums(part).items()),
+            opening=opening,
         )
+        bundles.write(part, made)
 
 
 def _other(source: Path, folder: Path, why: str) -> ModelError:

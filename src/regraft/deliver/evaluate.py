@@ -20,7 +20,7 @@ from regraft.data.tables import Table as Sheet
 from regraft.data.tables import bad_row, together
 from regraft.data.target import read_as, valued
 from regraft.deliver import family, runs
-from regraft.deliver.model import open_model
+from regraft.deliver.model import Model, open_model
 from regraft.engine.predict import score
 from regraft.errors import DataError, UsageError, near, unknown
 from regraft.kit import shelf, store
@@ -111,10 +111,12 @@ def _finish(work: Generator[Event, None, T]) -> T:
             return made
 
 
-def steps(path: Path, data: Any, reading: Reading, split: str) -> Generator[Event, None, Evaluation]:
-    """As `evaluate`, telling on the way how far it has come."""
+def steps(
+    path: Path, data: Any, reading: Reading, split: str, model: Model | None = None
+) -> Generator[Event, None, Evaluation]:
+    """As `evaluate`, telling on the way how far it has come; `model` is one that was opened already."""
     _refuse_split(split)
-    model = open_model(path)
+    model = model or open_model(path)
     asked = _asked(path, model.told, data, reading, split)
     yield from map(Said, asked.said)
     made: list[torch.Tensor] = []

@@ -31,8 +31,12 @@ def fingerprint(query: Any) -> str:
 def load(query: Any, modality: str = "", arch: str = "") -> View:
     """The network `arch`, or the one that the configuration names, with the matrices merged and the adapter's head.
 
+    Where neither of them has a head, the view's own is none.
+
     Raises: UsageError: no network is named that is here; ModelError: the adapter is not for it.
     """
+    from torch import nn
+
     folder = Path(query)
     base, provider = _base(folder, arch)
     view: View = provider.load(base, modality)
@@ -42,6 +46,8 @@ def load(query: Any, modality: str = "", arch: str = "") -> View:
     view = view.pooled(pooling) if pooling in view.calls else view
     view.name = folder.resolve().name
     if getattr(view.native, "out_features", 0) != len(view.labels):
+        if not pooling and not view.labels:
+            view.native = nn.Identity()  # neither of them has a head: what stands there is noise
         view.labels = ()
     return view
 
