@@ -478,7 +478,8 @@ class Plan:
         knobs = dict(self.knobs)
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
-        named = ("depth", "blocks", "last", "rank", "lr", "c", "soup", "wise", "balance", "focal", "adjust", "robust")
+        named = ["depth", "blocks", "last", "rank", "bits", "lr", "c", "soup", "wise"]
+        named += ["balance", "focal", "adjust", "robust"]
         told += [f"{name} {knobs[name]:g}" for name in named if name in knobs]
         told += [f"sampling {knobs['sampling']}"] if "sampling" in knobs else []
         told += [f"{name} {strength:g}" for name, strength in self.regularise]

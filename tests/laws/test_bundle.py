@@ -49,7 +49,7 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("multi", "encoder", "probe", {"pooling": "mean"}),
     ("class", "classifier", "lora", {"pooling": "native", "dora": True}),
     ("class", "encoder", "lora", {"pooling": "native", "last": 1}),
-    ("pairs", "encoder", "lora", {"pooling": "mean", "rs": True}),
+    ("pairs", "encoder", "lora", {"pooling": "mean", "rs": True, "bits": "4"}),
     ("class", "classifier", "prompt", {"pooling": "native", "last": 2, "by": "shallow"}),
     ("class", "encoder", "prompt", {"pooling": "mean", "size": 3}),
     ("pairs", "encoder", "prefix", {"pooling": "mean", "last": 1}),

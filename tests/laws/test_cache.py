@@ -60,7 +60,7 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("pairs", "classifier", "partial", {"pooling": "native", "depth": 1}),
     ("class", "encoder", "contrast", {"pooling": "mean"}),
     ("class", "encoder", "lora", {"pooling": "mean", "last": 1}),
-    ("class", "classifier", "lora", {"pooling": "native", "last": 2, "rs": True}),
+    ("class", "classifier", "lora", {"pooling": "native", "last": 2, "rs": True, "bits": "8"}),
     ("class", "encoder", "bottleneck", {"pooling": "mean", "last": 2}),
 ]
 

@@ -39,8 +39,9 @@ WAYS: list[tuple[str, dict[str, object]]] = [
     ("scratch", {"by": "random", "epochs": 1}),
     ("scratch", {"by": "features"}),
 ]
-"""Every strategy on the shelf, in each of its ways, but for those in networks with attention alone."""
+"""Every strategy on the shelf, in each of its ways, but for those in networks with attention or linear layers alone."""
 ATTENDING: list[tuple[str, dict[str, object]]] = [
+    ("lora", {"epochs": 1, "last": 2, "bits": "4"}),
     ("prefix", {"epochs": 1, "last": 2}),
     ("prompt", {"epochs": 1, "last": 2}),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -111,7 +111,7 @@ class Plain(View):
         """No module."""
         return []
 
-    def clone(self, frontier: int) -> View:
+    def clone(self, frontier: int, kept: Iterable[nn.Parameter] = ()) -> View:
         """The view itself: nothing in it can be trained."""
         return self
 

@@ -222,9 +222,11 @@ class View:
         """The modules of a stage: the one that is cut and those that were merged into it."""
         return [self.module.get_submodule(path) for path in self.seams.members[stage]]
 
-    def clone(self, frontier: int) -> View:
-        """A view whose stages from `frontier` on are copies; everything below shares memory with this one."""
-        shared: dict[int, Any] = {}
+    def clone(self, frontier: int, kept: Iterable[nn.Parameter] = ()) -> View:
+        """A view whose stages from `frontier` on are copies; everything below shares memory with this one, and so does
+        `kept`.
+        """
+        shared: dict[int, Any] = {id(p): p for p in kept}
         if frontier:
             shared |= {id(p): p for _, stage, p in self.named() if stage < frontier}
             shared |= {id(b): b for _, stage, b in self.buffers() if stage < frontier}

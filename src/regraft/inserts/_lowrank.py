@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from regraft.inserts._bits import Bits, product
+
 NAME = "lora"
 """What the matrices are called in the layer that has them."""
+HELD = "held"
+"""What the bits of a layer's weight are called in it, where it is held in few."""
 TURNED = "Conv1D"
 """The linear layer of GPT-2 in transformers, whose weight is [in, out]."""
 READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -87,6 +91,21 @@ class _Inside(nn.Module):
         return self.lora.inside(own(self))
 
 
+class _Held(nn.Module):
+    """A linear layer whose weight is held in few bits, and which adds what its matrices give."""
+
+    lora: Adapter
+    held: Bits
+    bias: nn.Parameter | None
+
+    @property
+    def weight(self) -> Tensor:
+        return self.held.whole()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return product(x, self.held, self.bias) + self.lora.beside(x)
+
+
 def summed(weight: Tensor, A: Tensor, B: Tensor, scale: float, turned: bool) -> Tensor:
     """W + scale · B A, added up rank by rank with single sums and products: no machine rounds these in another way."""
     a, b = A.flatten(1), B.flatten(1)
@@ -97,9 +116,21 @@ def summed(weight: Tensor, A: Tensor, B: Tensor, scale: float, turned: bool) -> 
     return weight + (delta.T if turned else delta).reshape(weight.shape)
 
 
-def own(layer: nn.Module) -> nn.Parameter:
-    """A layer's weight without matrices in it."""
-    return dict(layer.named_parameters(recurse=False))["weight"]
+def own(layer: nn.Module) -> Tensor:
+    """A layer's weight without matrices in it, made whole where it is held in few bits."""
+    return layer.held.whole() if isinstance(layer, _Held) else dict(layer.named_parameters(recurse=False))["weight"]
+
+
+def held(layer: nn.Module) -> int:
+    """In how many bits a layer's weight is held; 0 where it is whole."""
+    return layer.held.bits if isinstance(layer, _Held) else 0
+
+
+def holdable(root: nn.Module, path: str) -> bool:
+    """Whether a layer's weight can be held in few bits: nothing but its own product with an input reads it."""
+    layer = root.get_submodule(path)
+    plain = type(layer).__name__ == TURNED or type(layer).forward is nn.Linear.forward
+    return plain and not is_read(root, path)
 
 
 def linear(layer: nn.Module) -> bool:
@@ -128,17 +159,29 @@ def is_read(root: nn.Module, path: str) -> bool:
     return any(isinstance(root.get_submodule(".".join(parts[:i])), READERS) for i in range(len(parts)))
 
 
-def adapt(layer: nn.Module, form: Form, draw: torch.Generator, read: bool = False) -> None:
-    """Give a layer matrices; `read` says that something reads its weight without calling it."""
+def adapt(layer: nn.Module, form: Form, draw: torch.Generator, read: bool = False, bits: int = 0) -> None:
+    """Give a layer matrices; `read` says that something reads its weight without calling it.
+
+    With `bits`, 4 or 8, its weight is held in so many; the parameter itself is left as it is, and comes back with
+    `release`.
+    """
     turned = type(layer).__name__ == TURNED
-    layer.add_module(NAME, Adapter(own(layer), form, turned, draw))
-    plain = type(layer).forward is nn.Linear.forward and not read and not form.dora
-    layer.__class__ = changed(type(layer), _Beside if plain else _Inside)
+    weight = own(layer)
+    layer.add_module(NAME, Adapter(weight, form, turned, draw))
+    way: type[nn.Module] = _Inside
+    if bits:
+        assert isinstance(weight, nn.Parameter) and not form.dora
+        layer.add_module(HELD, Bits(weight, bits, turned))
+        layer.register_parameter("weight", None)  # its place in the order of names stays
+        way = _Held
+    elif type(layer).forward is nn.Linear.forward and not read and not form.dora:
+        way = _Beside
+    layer.__class__ = changed(type(layer), way)
 
 
 def adapted(root: nn.Module) -> dict[str, nn.Module]:
     """Path → layer of all that have matrices."""
-    return {path: m for path, m in root.named_modules() if isinstance(m, (_Beside, _Inside))}
+    return {path: m for path, m in root.named_modules() if isinstance(m, (_Beside, _Inside, _Held))}
 
 
 def adapter(layer: nn.Module) -> Adapter:
@@ -150,8 +193,26 @@ def adapter(layer: nn.Module) -> Adapter:
 
 def release(layer: nn.Module) -> None:
     """Take the matrices out: the layer is what it was, bit for bit."""
+    bits = layer.held if isinstance(layer, _Held) else None
     layer.__class__ = type(layer).__mro__[2]
     delattr(layer, NAME)
+    if bits is not None:
+        delattr(layer, HELD)
+        layer.register_parameter("weight", bits.source[0])
+
+
+def settle(layer: nn.Module) -> None:
+    """Write the matrices into the layer's weight, and take them out; of one held in few bits into what these stand for.
+
+    What the network computes stays the same, but for the order of sums: what quantisation took away does not come back.
+    """
+    with torch.no_grad():
+        made, bits = adapter(layer).merged(own(layer)), held(layer)
+        release(layer)
+        if bits:
+            layer.register_parameter("weight", nn.Parameter(made, False))  # the other one may be another network's
+        else:
+            own(layer).copy_(made)
 
 
 def changed(kind: type[nn.Module], way: type[nn.Module]) -> type[nn.Module]:

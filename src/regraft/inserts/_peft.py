@@ -18,12 +18,21 @@ from regraft.inserts import _files
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ROOT = "base_model.model."
 """What peft puts before the names of a network's modules."""
+BITS = "regraft.bits"
+"""Where a file of weights says in how many bits layers were held while it was trained; peft reads over it."""
 
 
 def files(
-    view: View, head: nn.Module, base: str, parts: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any]
+    view: View,
+    head: nn.Module,
+    base: str,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    config: Mapping[str, Any],
+    bits: Mapping[str, int] | None = None,
 ) -> dict[str, bytes]:
     """peft's two files of `parts`, path → what follows it in a name → tensor, and of all that was trained whole.
+
+    `bits` are path → in how many bits the weight beside it was held.
 
     Under another pooling than the native one names are those of the network without its head, which lies in a file of
     its own, `head.safetensors`: weight and bias.
@@ -48,13 +57,22 @@ def files(
         "inference_mode": True,
     }
     text = json.dumps(told, indent=2, ensure_ascii=False).encode("utf-8", "replace")
-    return {CONFIG: text, WEIGHTS: save(_files.plain(tensors)), **made}
+    return {
+        CONFIG: text,
+        WEIGHTS: packed(tensors, {p.removeprefix(prefix): n for p, n in (bits or {}).items()}),
+        **made,
+    }
+
+
+def packed(tensors: Mapping[str, Tensor], bits: Mapping[str, int]) -> bytes:
+    """A file of weights that says in how many bits layers were held, by their names, where any were."""
+    return save(_files.plain(tensors), {BITS: json.dumps(bits)} if bits else None)
 
 
 def read(
     folder: Path, kind: str, strange: Callable[[Mapping[str, Any]], Sequence[str]]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and the tensors in a folder, by their names in the network.
+    """The configuration and the tensors in a folder, by their names in the network; `packed`'s bits in `config[BITS]`.
 
     `strange` names settings under which such an adapter computes otherwise than here.
 
@@ -62,7 +80,10 @@ def read(
     """
     try:
         config = json.loads((folder / CONFIG).read_bytes())
-        tensors = read_tensors((folder / WEIGHTS).read_bytes())
+        data = (folder / WEIGHTS).read_bytes()
+        tensors = read_tensors(data)
+        told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        config[BITS] = {str(name): int(bits) for name, bits in json.loads(told.get(BITS, "{}")).items()}
         others = [*strange(config), *([] if config["peft_type"] == kind.upper() else ["peft_type"])]
     except Exception as error:  # what is no folder of peft's, or damaged: the library has classes of its own
         raise ModelError(

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from regraft.backbone.view import View
 from regraft.errors import UsageError
 from regraft.inserts import _files, _peft
+from regraft.inserts._bits import Bits
 from regraft.inserts._lowrank import (
     TURNED,
     Form,
@@ -23,14 +23,17 @@ from regraft.inserts._lowrank import (
     adapted,
     adapter,
     grouped,
+    held,
+    holdable,
     is_read,
     linear,
     own,
     release,
+    settle,
     suited,
     summed,
 )
-from regraft.inserts._peft import CONFIG, ROOT, WEIGHTS
+from regraft.inserts._peft import BITS, CONFIG, ROOT, WEIGHTS
 from regraft.waist import Insert
 
 DRAWN = 0
@@ -48,7 +51,8 @@ def put(view: View, insert: Insert, seed: int) -> None:
     """Put matrices of rank `size` into layers of the insert's stages; they change no output before they are trained.
 
     `where` is "linear", "conv", "all", or "auto": whichever of the two holds more weights there, without convolutions
-    in groups: their kernels are about as small as the matrices would be, and peft has no such form for them.
+    in groups: their kernels are about as small as the matrices would be, and peft has no such form for them. With the
+    setting `bits` weights of linear layers are held in so many; those of the view are left as they are.
 
     Raises: UsageError: there is no such layer in these stages.
     """
@@ -64,8 +68,14 @@ def put(view: View, insert: Insert, seed: int) -> None:
             allowed="stages with linear layers or convolutions",
             do="choose more stages (--lora.last) or other layers (--lora.targets all)",
         )
+    few = _held(view, insert)
     for path, layer in found:
-        adapt(layer, form, draw, is_read(view.module, path))
+        adapt(layer, form, draw, is_read(view.module, path), few.get(path, 0))
+
+
+def kept(view: View, insert: Insert) -> list[nn.Parameter]:
+    """Weights that nothing is written to, ever: a copy that the insert is put into may share them with the network."""
+    return [own(view.module.get_submodule(path)) for path in _held(view, insert)]  # type: ignore[misc]
 
 
 def take_out(view: View) -> None:
@@ -77,9 +87,7 @@ def take_out(view: View) -> None:
 def merge(view: View) -> None:
     """Write the matrices into the weights of their layers, and take them out."""
     for layer in adapted(view.module).values():
-        with torch.no_grad():
-            own(layer).copy_(adapter(layer).merged(own(layer)))
-        release(layer)
+        settle(layer)
 
 
 def remake(folder: Path, name: str, weight: Tensor) -> Tensor | None:
@@ -94,9 +102,11 @@ def remake(folder: Path, name: str, weight: Tensor) -> Tensor | None:
     if path is None or any(key.startswith(f"{path}.lora_magnitude") for key in tensors):
         return None
     A, B = (tensors[f"{path}.lora_{kind}.weight"] for kind in "AB")
-    rank = A.shape[0]
+    rank, turned = A.shape[0], bool(config.get("fan_in_fan_out"))
     scale = _alpha(config, path) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return summed(weight, A, B, scale, bool(config.get("fan_in_fan_out")))
+    if path in config[BITS]:
+        weight = Bits(nn.Parameter(weight, False), config[BITS][path], turned).whole()
+    return summed(weight, A, B, scale, turned)
 
 
 def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, bytes]:
@@ -119,7 +129,7 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
         "bias": "none",
         "lora_dropout": 0.0,
     }
-    return _peft.files(view, head, base, parts, config)
+    return _peft.files(view, head, base, parts, config, {path: held(m) for path, m in layers.items() if held(m)})
 
 
 def load(view: View, folder: Path) -> str:
@@ -143,16 +153,17 @@ def load(view: View, folder: Path) -> str:
             parts.setdefault(name, {})["magnitude" if dora else kind] = tensor.flatten() if dora else tensor
         else:
             whole[name] = tensor
-    for name, held in parts.items():
+    for name, given in parts.items():
         path = _files.path(placed, name, _files.prefix(view.module))
         layer = placed.get(path)
-        if layer is None or not suited(layer) or not {"A", "B"} <= held.keys():
+        if layer is None or not suited(layer) or not {"A", "B"} <= given.keys():
             raise _files.other(folder, name)
-        rank = held["A"].shape[0]
+        rank = given["A"].shape[0]
         root = math.sqrt(rank) if config.get("use_rslora") else rank
-        form = Form(rank, _alpha(config, name) / root, "magnitude" in held)
-        adapt(layer, form, torch.Generator().manual_seed(DRAWN), is_read(view.module, path))
-        _files.fill(folder, name, dict(adapter(layer).named_parameters()), held)
+        form = Form(rank, _alpha(config, name) / root, "magnitude" in given)
+        few = config[BITS].get(name, 0)
+        adapt(layer, form, torch.Generator().manual_seed(DRAWN), is_read(view.module, path), few)
+        _files.fill(folder, name, dict(adapter(layer).named_parameters()), given)
     return _peft.put_whole(view, folder, whole)
 
 
@@ -173,6 +184,23 @@ def _targets(view: View, insert: Insert) -> list[tuple[str, nn.Module]]:
         for layer, path in found.items()
         if linear(layer) in wanted and not (insert.where == "auto" and grouped(layer))
     ]
+
+
+def _held(view: View, insert: Insert) -> dict[str, int]:
+    """Path → bits of the layers whose weights an insert holds in few.
+
+    Raises: UsageError: it holds weights in few bits, and there is none that can be.
+    """
+    bits = int(dict(insert.settings).get("bits", 0))
+    found = {path: bits for path, layer in _targets(view, insert) if linear(layer) and holdable(view.module, path)}
+    if bits and not found:
+        raise UsageError(
+            f"there is no weight to hold in {bits} bits",
+            saw=f"{insert.where} layers in " + ", ".join(view.stages[i].name for i in insert.stages),
+            allowed="linear layers that are called for their outputs, of which nothing else reads the weight",
+            do="leave out --lora.bits, or choose more stages (--lora.last) or layers (--lora.targets)",
+        )
+    return found if bits else {}
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -206,8 +234,9 @@ def combined(folders: Sequence[Path], weights: Sequence[float], rank: int) -> di
     first, kept = read[0]
     parts: dict[str, list[tuple[Tensor, Tensor] | None]] = {}
     for number, (folder, (config, tensors)) in enumerate(zip(folders, read, strict=True)):
-        if config.get("use_dora") or bool(config.get("fan_in_fan_out")) != bool(first.get("fan_in_fan_out")):
-            raise _files.other(folder, "use_dora" if config.get("use_dora") else "fan_in_fan_out")
+        unlike = [name for name in ("fan_in_fan_out", BITS) if (config.get(name) or 0) != (first.get(name) or 0)]
+        if wrong := [*(["use_dora"] if config.get("use_dora") else []), *unlike]:
+            raise _files.other(folder, wrong[0])
         for key in tensors:
             name, mark, _ = key.partition(".lora_A")
             if mark:
@@ -239,7 +268,8 @@ def combined(folders: Sequence[Path], weights: Sequence[float], rank: int) -> di
     targets = sorted(parts)
     told = {"r": size, "lora_alpha": size, "use_rslora": False, "target_modules": targets}
     config = {**first, **told, "rank_pattern": {}, "alpha_pattern": {}}
+    bits = config.pop(BITS)
     files = {CONFIG: json.dumps(config, indent=2, ensure_ascii=False).encode("utf-8", "replace")}
     if (folders[0] / _files.HEAD).is_file():
         files[_files.HEAD] = (folders[0] / _files.HEAD).read_bytes()
-    return files | {WEIGHTS: save(_files.plain({ROOT + name: tensor for name, tensor in found.items()}))}
+    return files | {WEIGHTS: _peft.packed({ROOT + name: tensor for name, tensor in found.items()}, bits)}

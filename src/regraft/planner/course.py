@@ -238,7 +238,9 @@ class Course:
         if plan.init == "plain":
             view = self._plain_view(plan)
             return Graft(view, self.task.head(view.dim, True), self.pieces)
-        view = self.pretrained(plan).clone(plan.trunk)
+        whole = self.pretrained(plan)
+        items = [(vars(shelf.find("inserts", one.kind)), one) for one in plan.inserts if plan.init == "pretrained"]
+        view = whole.clone(plan.trunk, [p for item, one in items if "kept" in item for p in item["kept"](whole, one)])
         if plan.init == "random":
             view.randomise(seed_of(self.seed, "init"))
         for number, insert in enumerate(plan.inserts):

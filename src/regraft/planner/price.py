@@ -33,8 +33,8 @@ LAUNCHED_S = 0.0004
 """What a step takes for the head and for each stage above the frontier however small they are."""
 LORA = 0.01
 """Adapters' share of a network's weights, at rank 8 to 16 on its linear layers."""
-FLOAT, QUANTISED = 4.0, 0.5625
-"""Bytes of a weight; in four bits with a scale of a byte for 16 of them. Reference: Dettmers et al., QLoRA, 2023."""
+FLOAT, QUANTISED = 4.0, 0.516
+"""Bytes of a weight; in four bits with a scale of a byte for 64 of them. Reference: Dettmers et al., QLoRA, 2023."""
 MOST = "all epochs, from an empty cache: early stopping makes it less"
 
 Need = Literal["fits", "smaller batch", "LoRA", "quantised LoRA", "sharding"]
@@ -213,6 +213,7 @@ def _memory(course: Course, plan: Plan, graft: Graft, steps: Steps, long: bool) 
     for phase in plan.phases:
         named |= {name: p for name, (p, _) in freeze.trainable(view, graft.head, phase).items()}
     trained = _bytes(named.values())
+    copied = [(p, stage) for _, stage, p in (*view.named(), *view.buffers())]
     state = state_bytes(plan.optimizer, trained)
     state += trained * sum(bool(close.asked(plan, kept)) for kept in (close.WEIGHTS, close.AVERAGE))
     kinds = [steps.of(plan, phase) for phase in plan.phases]
@@ -220,13 +221,13 @@ def _memory(course: Course, plan: Plan, graft: Graft, steps: Steps, long: bool) 
     kept = round((len(course.views(plan)) + len(course.data.val)) * max(kind.state_bytes for kind in kinds))
     held = 2 * kept if cache.fits(kept) else kept  # mapped from the disk, and gathered
     return Memory(
-        weights=_bytes((*view.module.parameters(), *graft.head.parameters())),
+        weights=_bytes((*view.module.parameters(), *view.module.buffers(), *graft.head.parameters())),
         trained=trained,
         state=state,
         row=most.row_bytes,
         batch=most.rows,
         base=steps.base_bytes,
-        copies=_bytes(p for _, stage, p in view.named() if stage >= plan.trunk),
+        copies=_bytes(p for p, stage in copied if stage >= plan.trunk),
         held=held + (FITTED * kept if plan.optimizer.whole else 0),
         packed=2 * (2 * trained + state) if long else trained,
     )

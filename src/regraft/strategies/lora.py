@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from regraft.errors import UsageError
 from regraft.strategies._inserted import Inserted, inserted
-from regraft.waist import Count, Facts, Insert, Plan, Rate
+from regraft.waist import Count, Facts, Insert, Plan, Rate, Settings
 
 NAMED = True
 """It runs where it is asked for by name, not in a race of all strategies."""
@@ -23,6 +24,7 @@ class Knobs(Inserted):
 
     targets: linear layers, conv, all, or auto: whichever of the two hold more weights there.
     rs: whether they are scaled by alpha over the root of rank. dora: whether outputs keep a trained norm (DoRA).
+    bits: 4 or 8 hold the weights of linear layers that have matrices in so many bits (QLoRA), none as they are.
     """
 
     rank: Count = 8
@@ -30,13 +32,22 @@ class Knobs(Inserted):
     targets: Literal["auto", "linear", "conv", "all"] = "auto"
     rs: bool = False
     dora: bool = False
+    bits: Literal["none", "8", "4"] = "none"
 
 
 def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
     """A plan per rate: matrices in the last blocks at `ratio` times the head's rate.
 
-    Raises: UsageError: there are not that many blocks.
+    Raises: UsageError: there are not that many blocks, or norms are asked for of weights that are not whole.
     """
-    settings = (("alpha", knobs.alpha), ("rs", knobs.rs), ("dora", knobs.dora))
+    if knobs.dora and knobs.bits != "none":
+        raise UsageError(
+            "DoRA takes the norms of whole weights in each step",
+            saw=f"--lora.dora true with --lora.bits {knobs.bits}",
+            allowed="one of the two",
+            do="leave one of them out",
+        )
+    few: Settings = (("bits", int(knobs.bits)),) if knobs.bits != "none" else ()
+    settings = (("alpha", knobs.alpha), ("rs", knobs.rs), ("dora", knobs.dora), *few)
     made = lambda within: Insert("lora", within, knobs.rank, knobs.targets, settings)  # noqa: E731
-    return inserted(facts, knobs, made, PATTERN, RATES, (("rank", knobs.rank),))
+    return inserted(facts, knobs, made, PATTERN, RATES, (("rank", knobs.rank), *few))
