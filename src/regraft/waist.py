@@ -424,9 +424,10 @@ class Loss:
 
     `balance` b weighs rows by how rare their labels are: by the frequency to the power -b, so that at 1 every class
     counts equally, and at 0 every row. `focal` is the gamma of the focal loss, `adjust` the tau of logit adjustment,
-    `robust` the q of generalised cross-entropy; at 0 each of them leaves cross-entropy as it is. With a `contrast`
-    above 0, features of rows are pulled together by class in place of the task's loss, and after each epoch class means
-    of them are the head.
+    `robust` the q of generalised cross-entropy, `reverse` how much its reverse weighs beside cross-entropy,
+    `asymmetric` the gamma of a no in the asymmetric loss, where `focal` is that of a yes; at 0 they leave
+    cross-entropy as it is. With a `contrast` above 0, features of rows are pulled together by class in place of the
+    task's loss, and after each epoch class means of them are the head.
     """
 
     smoothing: float = 0.0
@@ -435,6 +436,8 @@ class Loss:
     adjust: float = 0.0
     robust: float = 0.0
     contrast: float = 0.0
+    reverse: float = 0.0
+    asymmetric: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,7 +482,7 @@ class Plan:
         told = [self.strategy]
         told += [str(knobs["by"])] if "by" in knobs else []
         named = ["depth", "blocks", "last", "rank", "bits", "lr", "c", "soup", "wise"]
-        named += ["balance", "focal", "adjust", "robust"]
+        named += ["balance", "focal", "adjust", "robust", "reverse", "asymmetric"]
         told += [f"{name} {knobs[name]:g}" for name in named if name in knobs]
         told += [f"sampling {knobs['sampling']}"] if "sampling" in knobs else []
         told += [f"{name} {strength:g}" for name, strength in self.regularise]

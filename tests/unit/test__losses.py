@@ -51,6 +51,25 @@ def test_the_robust_loss_is_the_published_one(q: float) -> None:
     assert CLASSIFY.loss(outputs * 1e4, targets, Loss(robust=q)).max() <= 1 / q + 1e-6, "it has a bound"
 
 
+@pytest.mark.parametrize("weight", [0.5, 10.0])
+def test_the_symmetric_loss_is_the_published_one(weight: float) -> None:
+    """α CE + β RCE over α, the logarithm of zero being A: here α = 1, β = 1, A = -weight."""
+    outputs, targets = rows()
+    p, truth = outputs.softmax(1), functional.one_hot(targets, 3)
+    reverse = -(p * torch.where(truth > 0, 0.0, -weight)).sum(1)
+    assert near(CLASSIFY.loss(outputs, targets, Loss(reverse=weight)), -probability(outputs, targets).log() + reverse)
+
+
+@pytest.mark.parametrize(("yes", "no"), [(0.0, 4.0), (1.0, 4.0), (0.0, 1.0)])
+def test_the_asymmetric_loss_is_the_published_one(yes: float, no: float) -> None:
+    outputs, _ = rows()
+    targets = (outputs.roll(1, 0) > 0).float()
+    p = outputs.sigmoid()
+    shifted = (p - 0.05).clamp(min=0)
+    wanted = torch.where(targets == 1, -((1 - p) ** yes) * p.log(), -(shifted**no) * (1 - shifted).log()).mean(1)
+    assert near(MULTI.loss(outputs, targets, Loss(focal=yes, asymmetric=no)), wanted, 1e-4)
+
+
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 def test_logits_are_adjusted_by_the_frequencies_of_training(tau: float) -> None:
     outputs, targets = rows()
@@ -61,7 +80,7 @@ def test_logits_are_adjusted_by_the_frequencies_of_training(tau: float) -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("small", [Loss(focal=1e-6), Loss(adjust=1e-6), Loss(robust=1e-6)], ids=str)
+@pytest.mark.parametrize("small", [Loss(focal=1e-6), Loss(adjust=1e-6), Loss(robust=1e-6), Loss(reverse=1e-6)], ids=str)
 def test_at_its_limit_every_loss_is_cross_entropy(small: Loss, smoothing: float) -> None:
     outputs, targets = rows()
     for balance in (0.0, 1.0):
@@ -78,14 +97,19 @@ def test_of_smoothed_shares_every_class_loses_its_own() -> None:
     assert near(CLASSIFY.loss(outputs, targets, Loss(smoothing=0.3, robust=0.5)), wanted)
 
 
-@pytest.mark.parametrize("options", [Loss(focal=0.1), Loss(focal=2.0), Loss(robust=0.7)], ids=str)
+SHAPES = [Loss(focal=0.1), Loss(focal=2.0), Loss(robust=0.7), Loss(reverse=10.0), Loss(asymmetric=0.5)]
+
+
+@pytest.mark.parametrize("options", SHAPES, ids=str)
 def test_gradients_are_finite_where_the_answer_is_sure(options: Loss) -> None:
     for sign in (1.0, -1.0):
         outputs = torch.tensor([[200.0 * sign, 0.0, 0.0]], requires_grad=True)
-        CLASSIFY.loss(outputs, torch.tensor([0]), options).sum().backward()
+        CLASSIFY.loss(outputs, torch.tensor([0]), dataclasses.replace(options, asymmetric=0.0)).sum().backward()
         assert outputs.grad is not None and outputs.grad.isfinite().all()
         yeses = torch.tensor([[200.0 * sign, 0.0, 0.0]], requires_grad=True)
-        MULTI.loss(yeses, torch.tensor([[1.0, 0.0, 1.0]]), dataclasses.replace(options, robust=0.0)).sum().backward()
+        MULTI.loss(
+            yeses, torch.tensor([[1.0, 0.0, 1.0]]), dataclasses.replace(options, robust=0.0, reverse=0.0)
+        ).sum().backward()
         assert yeses.grad is not None and yeses.grad.isfinite().all()
 
 
@@ -136,6 +160,9 @@ def test_a_power_below_one_has_no_slope_at_a_sure_answer() -> None:
         (ORDINAL, Loss(focal=2.0), 0.0, "focal 2"),
         (ORDINAL, Loss(robust=0.7), 0.0, "robust 0.7"),
         (MULTI, Loss(adjust=1.0), 0.0, "adjust 1"),
+        (MULTI, Loss(reverse=1.0), 0.0, "reverse 1"),
+        (CLASSIFY, Loss(asymmetric=4.0), 0.0, "asymmetric 4"),
+        (ORDINAL, Loss(reverse=1.0), 0.0, "reverse 1"),
         (MULTI, Loss(robust=0.7), 1.0, "robust 0.7, sampling 1"),
         (REGRESS, Loss(smoothing=0.1), 0.0, "smoothing 0.1"),
         (REGRESS, Loss(), 0.5, "sampling 0.5"),
@@ -150,8 +177,12 @@ def test_what_a_task_does_not_take_is_refused(task: Task, loss: Loss, sampling: 
 
 
 def test_what_contradicts_itself_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"contradict each other · saw: focal 1 of full .* do: choose one"):
+    with pytest.raises(
+        UsageError, match=r"contradict each other: focal and robust · saw: focal 1 of full .* choose one"
+    ):
         refuse(Plan("full", (), loss=Loss(focal=1.0, robust=0.5)), CLASSIFY)
+    with pytest.raises(UsageError, match=r"robust and reverse · saw: robust 0\.5 of full · allowed: .*reverse"):
+        refuse(Plan("full", (), loss=Loss(robust=0.5, reverse=1.0)), CLASSIFY)
     with pytest.raises(UsageError, match=r"chooses is fitted by cross-entropy · saw: adjust 1 .* --probe.by steps"):
         refuse(Plan("probe", (), optimizer=Optimizer("path"), loss=Loss(adjust=1.0)), CLASSIFY)
     refuse(Plan("probe", (), optimizer=Optimizer("lbfgs"), loss=Loss(0.1, 1.0, 0.0, 1.0, 0.5), sampling=1.0), CLASSIFY)

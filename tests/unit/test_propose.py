@@ -136,9 +136,10 @@ def test_steps_have_the_same_knobs_everywhere(strategy: str) -> None:
     asked = {"lr": 0.5, "epochs": 7, "batch": 5, "schedule": "linear", "patience": 3}
     asked |= {"optimizer": "sgd", "momentum": 0.5, "decay": 0.125, "clip": 0.0, "smoothing": 0.25, "warmup": 0.5}
     asked |= {"balance": 0.25, "focal": 2.0, "adjust": 0.5, "robust": 0.75, "sampling": "root"}
+    asked |= {"reverse": 10.0, "asymmetric": 4.0}
     plan = tuned(strategy, facts(), [(f"{strategy}.{name}", str(value)) for name, value in asked.items()])
-    assert (plan.loss, plan.sampling) == (Loss(0.25, 0.25, 2.0, 0.5, 0.75), 0.5)
-    assert "balance 0.25 focal 2 adjust 0.5 robust 0.75 sampling root" in plan.label
+    assert (plan.loss, plan.sampling) == (Loss(0.25, 0.25, 2.0, 0.5, 0.75, 0.0, 10.0, 4.0), 0.5)
+    assert "balance 0.25 focal 2 adjust 0.5 robust 0.75 reverse 10 asymmetric 4 sampling root" in plan.label
     rule, phase = plan.optimizer, plan.phases[-1]
     assert (rule.name, rule.lr, rule.momentum, rule.weight_decay, rule.clip) == ("sgd", 0.5, 0.5, 0.125, 0.0)
     assert (plan.batch, plan.loss.smoothing) == (5, 0.25)

@@ -7,6 +7,9 @@ from dataclasses import fields
 from regraft.errors import UsageError
 from regraft.waist import Plan, Task
 
+SHAPES = ("focal", "robust", "reverse")
+"""Options that each put another function in the place of cross-entropy."""
+
 
 def refuse(plan: Plan, task: Task) -> None:
     """Go on only where the task and the way of fitting honour all that a plan asks of its loss.
@@ -23,9 +26,10 @@ def refuse(plan: Plan, task: Task) -> None:
     if asked.keys() <= {*takes} and plan.loss.contrast:
         what = "features are compared by class, and class means are the head"
         takes = tuple(name for name in takes if name in ("smoothing", "balance"))
-    if asked.keys() <= {*takes} and "focal" in asked and "robust" in asked:
-        what, do = "the focal loss and the robust one contradict each other", "choose one of them"
-        takes = tuple(name for name in takes if name != "focal")
+    both = [name for name in SHAPES if name in asked]
+    if asked.keys() <= {*takes} and len(both) > 1:
+        what, do = f"two shapes of the loss contradict each other: {both[0]} and {both[1]}", "choose one of them"
+        takes = tuple(name for name in takes if name not in both[:-1])
     if wrong := [name for name in asked if name not in takes]:
         raise UsageError(
             what,

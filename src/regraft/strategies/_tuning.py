@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from annotated_types import Interval
@@ -48,6 +48,7 @@ class Tuning:
     smoothing: share of probability spread over all classes.
     balance: how much rows of rare classes weigh more, 1 lets every class count equally; left out, --balance decides.
     focal: gamma of the focal loss. adjust: tau of logit adjustment. robust: q of generalised cross-entropy.
+    reverse: weight of reverse cross-entropy beside cross-entropy. asymmetric: gamma of a no, with several labels.
     sampling: rows as they come, balanced (every class as often in an epoch), or root (half of the way).
     norm: whether trained stages update their normalisation statistics; auto keeps them where rows are few.
     pooling: native (as the architecture's own classifier), mean (over tokens), or auto: what suits the checkpoint.
@@ -70,6 +71,8 @@ class Tuning:
     focal: Amount = 0.0
     adjust: Amount = 0.0
     robust: Part = 0.0
+    reverse: Amount = 0.0
+    asymmetric: Amount = 0.0
     sampling: Sampling = "rows"
     norm: Literal["auto", "keep", "update"] = "auto"
     pooling: Asked = "auto"
@@ -122,13 +125,14 @@ class Tuning:
 
     def loss(self) -> Loss:
         """The loss that was asked for."""
-        return Loss(self.smoothing, self.balance, self.focal, self.adjust, self.robust)
+        shape = {"focal": self.focal, "robust": self.robust, "reverse": self.reverse, "asymmetric": self.asymmetric}
+        return Loss(self.smoothing, self.balance, adjust=self.adjust, **shape)
 
     def lossy(self) -> Settings:
         """What of the loss and of the sampling is not as usual, to tell plans apart by."""
-        of_loss = (("balance", self.balance), ("focal", self.focal), ("adjust", self.adjust), ("robust", self.robust))
+        loss = self.loss()
         drawn = (("sampling", self.sampling),) if DRAWN[self.sampling] else ()
-        return (*((name, value) for name, value in of_loss if value), *drawn)
+        return (*((f.name, v) for f in fields(loss) if f.name != "smoothing" and (v := getattr(loss, f.name))), *drawn)
 
 
 def stages(

@@ -49,7 +49,7 @@ def propose(facts: Facts, knobs: Knobs) -> list[Plan]:
             for c in ((knobs.c,) if knobs.c else PENALTIES)
         ]
     if knobs.by in ("auto", "features"):
-        known = target.kind in ("class", "number") and not (knobs.focal or knobs.adjust or knobs.robust)
+        known = target.kind in ("class", "number") and dict(knobs.lossy()).keys() <= {"balance", "sampling"}
         rule = Optimizer("path") if known else Optimizer("lbfgs", weight_decay=penalty(target, facts.train_rows, 1.0))
         head = Phase(1, len(pooled.stages), (("head/*", 1.0),))
         plans.append(

@@ -30,8 +30,8 @@ def make(target: Target, metric: str = "") -> Task:
 
     Without a `metric`, accuracy decides, or balanced accuracy where classes are imbalanced. Two classes are also judged
     by how the last, positive one is found. `Loss.balance` b weighs a row of class c by (N / (C · n_c))ᵇ, at most 20,
-    with mean 1 over the training rows. `Loss.focal`, `Loss.adjust` and `Loss.robust` are those of `_losses`, of classes
-    in their smoothed shares.
+    with mean 1 over the training rows. `Loss.focal`, `adjust`, `robust` and `reverse` are those of `_losses`, of
+    classes in their smoothed shares.
 
     Raises: UsageError: there is no such metric.
 
@@ -64,7 +64,7 @@ def make(target: Target, metric: str = "") -> Task:
 
         if options.adjust:
             outputs = outputs + _losses.offsets(target.counts, options.adjust).to(outputs)
-        if options.focal or options.robust:
+        if options.focal or options.robust or options.reverse:
             count = len(target.labels)
             wanted = functional.one_hot(targets, count) * (1 - options.smoothing) + options.smoothing / count
             found = (wanted * _losses.lost(outputs.log_softmax(-1), options)).sum(-1)
@@ -104,5 +104,5 @@ def make(target: Target, metric: str = "") -> Task:
         calibrate=lambda outputs, targets: (),
         answers=answers,
         metrics=_order.first(metrics, metric or usual),
-        takes=("smoothing", "balance", "focal", "adjust", "robust", "sampling"),
+        takes=("smoothing", "balance", "focal", "adjust", "robust", "reverse", "sampling"),
     )

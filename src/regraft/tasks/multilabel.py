@@ -43,9 +43,9 @@ def make(target: Target, metric: str = "") -> Task:
     """The task for `target`: outputs are logits [n, C] in the order of its labels, a label is given from 0.5 on.
 
     The loss is the mean over labels of binary cross-entropy; `Loss.smoothing` s turns yes and no into 1 - s/2 and s/2,
-    `Loss.balance` weighs each yes by `positive_weights`; `Loss.focal` acts on each yes and no. Macro F1 decides by
-    default: every label counts equally, as a rare one is seldom less wanted, and the many rows without a label do not
-    flatter it.
+    `Loss.balance` weighs each yes by `positive_weights`; `Loss.focal` acts on each yes and no, with `Loss.asymmetric`
+    on each yes alone. Macro F1 decides by default: every label counts equally, as a rare one is seldom less wanted, and
+    the many rows without a label do not flatter it.
     An answer's confidence is that in the least certain of its yeses and noes.
 
     Raises: UsageError: there is no such metric.
@@ -84,12 +84,13 @@ def make(target: Target, metric: str = "") -> Task:
             else None
         )
         soft = targets * (1 - options.smoothing) + options.smoothing / 2
-        if not options.focal:
+        if not (options.focal or options.asymmetric):
             each = functional.binary_cross_entropy_with_logits(outputs, soft, pos_weight=heavy, reduction="none")
             return each.mean(-1)
         from regraft.tasks import _losses
 
         yes, no = (_losses.lost(functional.logsigmoid(side), options) for side in (outputs, -outputs))
+        no = _losses.refused(outputs, options.asymmetric) if options.asymmetric else no
         return (soft * (yes if heavy is None else heavy * yes) + (1 - soft) * no).mean(-1)
 
     def decode(outputs: Tensor) -> dict[str, numpy.ndarray]:
@@ -118,5 +119,5 @@ def make(target: Target, metric: str = "") -> Task:
         calibrate=lambda outputs, targets: (),
         answers=answers,
         metrics=_order.first(shelf.find("metrics", "labels").METRICS, metric or "macro_f1"),
-        takes=("smoothing", "balance", "focal"),
+        takes=("smoothing", "balance", "focal", "asymmetric"),
     )
