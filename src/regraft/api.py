@@ -87,10 +87,10 @@ def adapt(
     texts = tuple(sorted((name, str(value)) for name, value in (knobs or {}).items()))
     reading = Reading(
         target=target,
-        text=(text,) if isinstance(text, str) and text else tuple(text),
+        text=_columns(text),
         image=image,
         group=group,
-        sensitive=(sensitive,) if isinstance(sensitive, str) and sensitive else tuple(sensitive),
+        sensitive=_columns(sensitive),
         time=time,
         task=task,
         val=str(val),
@@ -156,7 +156,7 @@ def adapt_many(
         model=_told(model),
         reading=Reading(
             target=target,
-            text=(text,) if isinstance(text, str) and text else tuple(text),
+            text=_columns(text),
             max_rows=max_rows,
         ),
         strategies=tuple(strategies),
@@ -218,10 +218,10 @@ def advise(
     named = _named(model)
     reading = Reading(
         target=target,
-        text=(text,) if isinstance(text, str) and text else tuple(text),
+        text=_columns(text),
         image=image,
         group=group,
-        sensitive=(sensitive,) if isinstance(sensitive, str) and sensitive else tuple(sensitive),
+        sensitive=_columns(sensitive),
         time=time,
         task=task,
         val=str(val),
@@ -265,8 +265,8 @@ def evaluate(
     """
     from regraft.deliver import evaluate as scoring
 
-    columns = (text,) if isinstance(text, str) and text else tuple(text)
-    return scoring.evaluate(run, data, Reading(target=target, text=columns, image=image, max_rows=max_rows), split)
+    reading = Reading(target=target, text=_columns(text), image=image, max_rows=max_rows)
+    return scoring.evaluate(run, data, reading, split)
 
 
 def evaluate_many(
@@ -288,8 +288,7 @@ def evaluate_many(
     """
     from regraft.deliver import evaluate as scoring
 
-    columns = (text,) if isinstance(text, str) and text else tuple(text)
-    reading = Reading(target=target, text=columns, image=image, max_rows=max_rows)
+    reading = Reading(target=target, text=_columns(text), image=image, max_rows=max_rows)
     return scoring.evaluate_family(family, data, reading, split)
 
 
@@ -314,6 +313,11 @@ def open_result(path: str | Path, module: Any = None) -> Run | Model:
     if (place / "regraft.json").is_file() or module is not None:
         return Model.load(place if (place / "regraft.json").is_file() else place / "bundle", module)
     return read_run(store.existing(place))
+
+
+def _columns(named: str | Sequence[str]) -> tuple[str, ...]:
+    """Columns as a tuple: of one name, of several, or of none."""
+    return (named,) if isinstance(named, str) and named else tuple(named)
 
 
 def _told(model: Any) -> str:

@@ -15,6 +15,7 @@ from regraft.deliver.model import Model
 from regraft.engine.fit import touched
 from regraft.engine.predict import outputs
 from regraft.kit.store import Folder
+from regraft.planner import after
 from regraft.planner import blend as blends
 from regraft.planner import race as races
 from regraft.planner.blend import along, blend, part, source
@@ -146,9 +147,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     def half(course: Course, number: int, trial: Trial) -> object:
         yield Finished(along(course, number, trial, 0.6))
 
-    monkeypatch.setattr(races, "blend", half)
-    monkeypatch.setattr(races, "closer", lambda *_: None)
-    monkeypatch.setattr(races.Race, "_around", lambda *_: None)
+    monkeypatch.setattr(after, "blend", half)
+    monkeypatch.setattr(after, "closer", lambda *_: None)
+    monkeypatch.setattr(after, "_around", lambda *_: None)
     monkeypatch.setattr("regraft.ahead.strategies_of", lambda options: options.strategies or ("asis", "full"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from regraft import flow
+from regraft import ahead, flow
 from regraft.cli import knobs
 from regraft.errors import ModelError
 from tests import places
@@ -64,7 +64,7 @@ def test_knobs_reach_draws_too(home: Path, monkeypatch: pytest.MonkeyPatch, caps
         raise ModelError("enough")
         yield
 
-    monkeypatch.setattr(flow, "shots", shots)
+    monkeypatch.setattr(ahead, "shots", shots)
     monkeypatch.setenv("REGRAFT_CONTRAST_EPOCHS", "7")
     (home / "a.toml").write_text("metric = 'accuracy'\n[shots]\ndraws = 3\n[shots.probe]\nby = 'path'\n")
     args = ["shots", "data", "--model", "model", "--strategy", "contrast,probe", "--contrast.depth=1"]
@@ -174,7 +174,7 @@ def test_other_verbs_take_what_means_the_same(
     monkeypatch.setenv("REGRAFT_TEXT", "said")
     seen: list[Any] = []
 
-    def steps(run: Any, data: Any, reading: Any, split: str) -> Generator[Any, None, None]:
+    def steps(run: Any, data: Any, reading: Any, split: str, adapter: Any) -> Generator[Any, None, None]:
         seen.append((reading, split))
         raise ModelError("enough")
         yield

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from regraft.kit.store import Folder
+from regraft.planner import after
 from regraft.planner import closer as closers
-from regraft.planner import race as races
 from regraft.planner.closer import CLOSE, closer
 from regraft.planner.course import Course
 from regraft.planner.standing import standings
@@ -47,8 +47,8 @@ def test_a_race_runs_its_leader_once_more(
     course: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(closers, "SHARE", 0.5)
-    monkeypatch.setattr(races, "blend", lambda *_: iter(()))
-    monkeypatch.setattr(races, "mates", lambda *_: [])
+    monkeypatch.setattr(after, "blend", lambda *_: iter(()))
+    monkeypatch.setattr(after, "mates", lambda *_: [])
     budget = {"trials": Budget(trials=3), "clock": Budget(seconds=3600.0)}.get(how, Budget(epochs=30))
     made = race(dataclasses.replace(course, folder=Folder(tmp_path)), tmp_path, budget, ("full",))
     made.named = how == "named"

@@ -273,7 +273,7 @@ def test_the_machines_settings_reach_the_machine(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `regraft advise` would do: its options and models; it ends there."""
-    from regraft import flow
+    from regraft import ahead
     from regraft.errors import UsageError
 
     held: list[Any] = []
@@ -282,7 +282,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         held[:] = [options, list(named), zoo]
         raise UsageError("this is as far as it goes")
 
-    monkeypatch.setattr(flow, "advice", noted)
+    monkeypatch.setattr(ahead, "advice", noted)
     return held
 
 

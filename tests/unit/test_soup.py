@@ -15,6 +15,7 @@ from regraft.deliver.model import Model
 from regraft.engine.fit import touched
 from regraft.engine.predict import outputs
 from regraft.kit.store import Folder
+from regraft.planner import after
 from regraft.planner import race as races
 from regraft.planner import soup as soups
 from regraft.planner.course import Course
@@ -120,8 +121,8 @@ def test_a_soup_ships_and_is_not_fitted_again(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(pack, "_self_test", lambda *_: None)
     monkeypatch.setattr(races.Race, "_pointless", lambda *_: "")
     monkeypatch.setattr(races.Race, "_behind", lambda *_: "")
-    monkeypatch.setattr(races, "blend", lambda *_: iter(()))
-    monkeypatch.setattr(races, "closer", lambda *_: None)
+    monkeypatch.setattr(after, "blend", lambda *_: iter(()))
+    monkeypatch.setattr(after, "closer", lambda *_: None)
     monkeypatch.setattr("regraft.ahead.strategies_of", lambda options: options.strategies or ("layerwise", "full"))
     options = Options(
         str(places.pictures(tmp_path / "data")),
