@@ -358,13 +358,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Parameters put into a backbone: `kind` is a file in inserts/, `stages` where, `size` its rank or width."""
+    """Parameters put into a backbone: `kind` is a file in inserts/, `stages` where, `size` its rank or width.
+
+    `reads` are stages that it enters by nothing but looks at: what they give is kept beside the features.
+    """
 
     kind: str
     stages: tuple[int, ...]
     size: int
     where: str = ""
     settings: Settings = ()
+    reads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,12 +497,14 @@ class Plan:
 
     @property
     def reading(self) -> str:
-        """How the backbone is read for features: its pooling, and after how many blocks where not after all.
+        """How the backbone is read for features: its pooling, its blocks where not all, and stages on the way.
 
         >>> Plan("probe", (), pooling="mean").reading, Plan("probe", (), pooling="mean", blocks=4).reading
         ('mean', 'mean@4')
+        >>> Plan("side", (), inserts=(Insert("side", (), 8, reads=(1, 3)),)).reading
+        'native+1,3'
         """
-        return reading(self.pooling, self.blocks)
+        return reading(self.pooling, self.blocks, [stage for insert in self.inserts for stage in insert.reads])
 
     @property
     def judged(self) -> Loss:
@@ -1074,9 +1080,10 @@ def plain(record: Any) -> Any:
     return record
 
 
-def reading(pooling: str, blocks: int) -> str:
-    """A pooling, and after how many blocks the network ends where it does not keep all."""
-    return f"{pooling}@{blocks}" if blocks else pooling
+def reading(pooling: str, blocks: int, taps: Sequence[int] = ()) -> str:
+    """A pooling, after how many blocks the network ends where it does not keep all, stages that are read on the way."""
+    end = f"@{blocks}" if blocks else ""
+    return f"{pooling}{end}+{','.join(map(str, taps))}" if taps else f"{pooling}{end}"
 
 
 def fingerprint(*parts: Any) -> str:

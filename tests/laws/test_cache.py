@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLANS = [("probe", {"epochs": 3, "batch": 7}), ("partial", {"depth": 1, "epochs": 3, "batch": 7})]
 PLANS += [("partial", {"depth": 2, "epochs": 3, "batch": 7, "norm": "update"}), ("partial", {"depth": 3, "epochs": 2})]
 PLANS += [("partial", {"depth": 2, "epochs": 2, "delta": 0.1, "l2sp": 0.1, "ema": 0.8, "stochnorm": True})]
+PLANS += [("side", {"epochs": 3, "batch": 7})]
 PLANS += [("lora", {"last": 2, "epochs": 3, "batch": 7}), ("lora", {"last": 1, "epochs": 2, "dora": True})]
 
 
@@ -62,6 +63,8 @@ TEXTS: list[tuple[Any, Any, str, dict[str, Any]]] = [
     ("class", "encoder", "lora", {"pooling": "mean", "last": 1}),
     ("class", "classifier", "lora", {"pooling": "native", "last": 2, "rs": True, "bits": "8"}),
     ("class", "encoder", "bottleneck", {"pooling": "mean", "last": 2}),
+    ("class", "encoder", "side", {"pooling": "native"}),
+    ("pairs", "encoder", "side", {"pooling": "mean", "taps": 2}),
 ]
 
 

@@ -32,6 +32,7 @@ KINDS = {
     "prompt": ["prompt deep lr 0.001"],
     "prototype": ["prototype"],
     "scratch": ["scratch plain c 10", "scratch features", "scratch random lr 0.002"],
+    "side": ["side lr 0.001"],
 }
 """What each strategy on the shelf runs on pictures without a budget: one rate of each kind."""
 
@@ -96,7 +97,7 @@ def test_a_race_is_forecast_with_every_rate(tmp_path: Path) -> None:
     assert (
         usual < set(labels)
         and len(labels) == len(set(labels))
-        and not any("lora" in one or "bottleneck" in one for one in labels)
+        and not any(name in one for one in labels for name in ("lora", "bottleneck", "side"))
     )
     budgeted = Options(asked.data, asked.model, budget=Budget(trials=4))
     assert [one["label"] for one in flow.finish(ahead.forecast(budgeted))] == labels, "what is left out is seen later"

@@ -23,7 +23,8 @@ LORA = shelf.find("inserts", "lora")
 PLAIN: Settings = (("alpha", 16.0), ("rs", False), ("dora", False))
 DORA: Settings = (("alpha", 8.0), ("rs", True), ("dora", True))
 MARKS = {"bottleneck": "narrow.", "ia3": "ia3.", "lora": "lora.", "prefix": "prefix.", "prompt": "prompt."}
-"""What stands in the names of an insert's weights, whatever stage they are in."""
+MARKS |= {"side": "side"}
+"""What stands in the names of an insert's weights, whatever stage they are in; a side network is in none."""
 LORAS = [("bert", "auto", 12), ("gpt2", "auto", 12), ("vit", "all", 32), ("mobilenet_v2", "auto", 64)]
 LORAS += [("timm/resnet18", "auto", 64), ("timm/convnext", "all", 64), ("torchvision/mobilenet_v3", "conv", 64)]
 BOTTLENECKS = [("bert", "houlsby", 12), ("gpt2", "parallel", 12), ("vit", "houlsby", 32), ("swin", "parallel", 64)]
@@ -32,9 +33,10 @@ BOTTLENECKS += [("timm/convnext", "parallel", 64)]
 IA3S = [("bert", "auto", 12), ("gpt2", "auto", 12), ("timm/vit", "all", 32), ("resnet", "conv", 64)]
 PREFIXES = [("bert", "", 12), ("gpt2", "", 12), ("timm/vit", "", 32)]
 PROMPTS = [("bert", "shallow", 12), ("minilm", "deep", 12), ("vit", "deep", 32), ("timm/vit", "shallow", 32)]
+SIDES = [("bert", "", 12), ("minilm", "", 12), ("swin", "", 64), ("mobilenet_v2", "", 64), ("timm/vit", "", 32)]
 KINDS: list[tuple[str, Settings, list[tuple[str, str, int]]]]
 KINDS = [("lora", PLAIN, LORAS), ("lora", DORA, LORAS), ("bottleneck", (), BOTTLENECKS), ("ia3", (), IA3S)]
-KINDS += [("prefix", (), PREFIXES), ("prompt", (), PROMPTS)]
+KINDS += [("prefix", (), PREFIXES), ("prompt", (), PROMPTS), ("side", (), SIDES)]
 WITHIN = [
     pytest.param(
         Insert(kind, (), 4, where, settings),
@@ -58,7 +60,9 @@ def test_no_insert_is_left_out() -> None:
 def inserted(name: str, insert: Insert) -> tuple[View, Insert]:
     """A copy of a tiny network with an insert in all of its stages but the lowest."""
     view = tiny.build(name).view.clone(0)
-    insert = dataclasses.replace(insert, stages=tuple(range(1, len(view.stages))))
+    within = tuple(range(1, len(view.stages)))
+    reads = insert.kind == "side"
+    insert = dataclasses.replace(insert, stages=() if reads else within, reads=within if reads else ())
     shelf.find("inserts", insert.kind).put(view, insert, 7)
     return view, insert
 
@@ -74,7 +78,7 @@ def moved(view: View) -> None:
         for name, parameter in view.module.named_parameters():
             if name.endswith("lora.magnitude"):
                 parameter *= 1 + 0.2 * torch.rand(parameter.shape, generator=draw)
-            elif any(f".{mark}" in name for mark in MARKS.values()):
+            elif any(f".{mark}" in f".{name}" for mark in MARKS.values()):
                 parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
 
 
@@ -88,7 +92,7 @@ def test_fresh_taken_out_and_shipped(tmp_path: Path, insert: Insert, name: str, 
         fresh_is_nothing = torch.equal(view.run(batch), wanted)
         assert fresh_is_nothing != vars(item).get("CHANGES", False), "fresh, it changes outputs where it says so, only"
         fresh = set(state(view)) - set(before)
-        assert fresh and all(f".{MARKS[insert.kind]}" in n for n in fresh), "names of weights stay"
+        assert fresh and all(f".{MARKS[insert.kind]}" in f".{n}" for n in fresh), "names of weights stay"
         moved(view)
         other = view.run(batch)
         assert not torch.allclose(other, wanted, atol=1e-4), "trained, it changes nothing"
@@ -125,7 +129,7 @@ def test_the_split_law_holds_with_it(insert: Insert, name: str, length: int) -> 
     batch = tiny.build(name).batch(3, length)
     with torch.no_grad():
         whole = view.run(batch)
-        for k in range(1, len(view.stages)):
+        for k in range(1, len(view.stages) + 1):
             assert torch.equal(view.run(start=k, state=view.run(batch, stop=k)), whole), k
 
 
@@ -137,7 +141,8 @@ def test_gradients_reach_all_of_it_and_nothing_else(insert: Insert, name: str, l
     phase = Phase(1, 1, (("head/*", 1.0), (f"*{mark}*", 1.0)))
     chosen = freeze.apply(view, head, phase)
     assert {n for n in chosen if not n.startswith("head/")} == {n for n, _, _ in view.named() if mark in n}
-    assert {s for n, s, _ in view.named() if mark in n} <= set(insert.stages)
+    within = set(insert.stages) or {len(view.stages)}
+    assert {s for n, s, _ in view.named() if mark in n} <= within
     before = freeze.hashes(freeze.frozen(view, head, phase))
     rule = torch.optim.SGD([p for p, _ in chosen.values()], lr=0.1)
     with freeze.mode(view, head, phase):

@@ -28,6 +28,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "probe": {"epochs": 2, "batch": 8},
     "prompt": {"epochs": 1, "batch": 8, "last": 1},
     "scratch": {"by": "random", "epochs": 1, "batch": 8},
+    "side": {"epochs": 2, "batch": 8},
 }
 STILL: list[tuple[str, dict[str, Any]]] = [("asis", {}), ("prototype", {}), ("scratch", {"by": "plain"})]
 """Plans in which nothing is drawn at random."""

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from regraft.backbone.pooling import depths
+from regraft.backbone.state import vector
 from regraft.engine.predict import Graft, everything
 from regraft.planner import profile
 from regraft.planner.course import Course
@@ -37,7 +39,7 @@ def test_the_last_layer_is_what_a_head_takes(pictures: Course, of: str, tmp_path
     wanted = everything(Graft(view, nn.Identity()), course.table(view, len(view.stages), rows))
     assert layers[-1].stage == len(view.stages) - 1 and torch.allclose(layers[-1].features, wanted, atol=1e-5)
     assert all(len(layer.features) == len(rows) and layer.features.ndim == 2 for layer in layers)
-    assert [layer.stage for layer in layers[:-1]] == profile.depths(view.stages)
+    assert [layer.stage for layer in layers[:-1]] == depths(view.stages, profile.DEPTHS)
 
 
 def test_a_layer_is_the_mean_over_places_after_its_stage(pictures: Course) -> None:
@@ -51,7 +53,7 @@ def test_a_layer_is_the_mean_over_places_after_its_stage(pictures: Course) -> No
 
 def test_depths_share_out_the_work() -> None:
     front = [Stage(str(i), str(i), 1, flops, 4) for i, flops in enumerate((70, 10, 10, 5, 5))]
-    assert profile.depths(front) == [0] and profile.depths(front[:1]) == []
+    assert depths(front, 3) == [0] and depths(front[:1], 3) == []
 
 
 def by_hand(course: Course, rows: list[Row], name: str) -> float:
@@ -109,6 +111,6 @@ def test_a_look_leaves_the_network_as_it_was(pictures: Course) -> None:
 
 def test_channels_last_and_plain_vectors_are_pooled() -> None:
     made = torch.arange(24.0).view(2, 2, 2, 3)
-    assert torch.equal(profile.pooled(made), made.mean((1, 2)))
-    assert torch.equal(profile.pooled(made[:, 0]), made[:, 0].mean(1))
-    assert torch.equal(profile.pooled(made[:, 0, 0]), made[:, 0, 0])
+    assert torch.equal(vector(made), made.mean((1, 2)))
+    assert torch.equal(vector(made[:, 0]), made[:, 0].mean(1))
+    assert torch.equal(vector(made[:, 0, 0]), made[:, 0, 0])

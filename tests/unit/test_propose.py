@@ -18,7 +18,7 @@ STAGES = tuple(
 )
 
 TUNED = ("bitfit", "bottleneck", "full", "gradual", "ia3", "layerwise", "lora", "norms", "partial", "prefix")
-TUNED += ("probe", "prompt", "scratch")
+TUNED += ("probe", "prompt", "scratch", "side")
 """Strategies that take gradient steps; asis is the one that takes none."""
 MEAN = Pooled("mean", STAGES[:2], 5, 0)
 LACKING = Pooled("native", STAGES, 16, 0, new=(3,))
@@ -84,6 +84,7 @@ def test_without_a_race_there_is_one_rate_of_each_kind() -> None:
         "scratch plain c 10",
         "scratch features",
         "scratch random lr 0.002",
+        "side lr 0.001",
     ]
 
 

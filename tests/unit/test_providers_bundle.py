@@ -59,12 +59,16 @@ def test_a_bundle_is_a_model_to_adapt_further(tmp_path: Path, pooling: str) -> N
     assert trial.scores
 
 
-@pytest.mark.parametrize(
-    ("strategy", "pooling"),
-    [("bottleneck", "native"), ("lora", "mean"), ("partial", "mean"), ("scratch", "native")],
-)
-def test_a_bundle_with_adapters_is_adapted_further_with_them(tmp_path: Path, pooling: str, strategy: str) -> None:
-    _, _, folder = packed(tmp_path / "first", "class", pooling, "bottleneck")
+WORN = [("bottleneck", "bottleneck", "native"), ("bottleneck", "lora", "mean"), ("bottleneck", "partial", "mean")]
+WORN += [("bottleneck", "scratch", "native"), ("side", "side", "mean"), ("side", "lora", "mean")]
+WORN += [("side", "partial", "native"), ("side", "scratch", "native")]
+
+
+@pytest.mark.parametrize(("kind", "strategy", "pooling"), WORN)
+def test_a_bundle_with_adapters_is_adapted_further_with_them(
+    tmp_path: Path, kind: str, strategy: str, pooling: str
+) -> None:
+    _, _, folder = packed(tmp_path / "first", "class", pooling, kind)
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "model").symlink_to(folder)
     course = places.text_course(tmp_path / "second")
@@ -74,7 +78,7 @@ def test_a_bundle_with_adapters_is_adapted_further_with_them(tmp_path: Path, poo
         patch.setattr(pack, "_self_test", lambda *_: None)
         bundle = pack.pack(course, trial, "base")
     again = course.folder.path / "bundle"
-    assert [i.kind for i in bundle.inserts] == ([] if strategy == "scratch" else ["bottleneck"])
+    assert [i.kind for i in bundle.inserts] == ([] if strategy == "scratch" else [kind])
     assert (again / "adapter" / "insert.json").is_file() == (strategy != "scratch")
     assert (again / "adapter-2").is_dir() == (strategy == "lora"), "merged, and kept beside as any LoRA"
     graft, batch = course.restore(trial), shelf.find("modalities", "text").noise(course.view.inputs, 4, 0)

@@ -65,6 +65,11 @@ def constant(value: Any, fresh: bool) -> Callable[[Forward], Forward]:
     return lambda _forward: lambda *args, **kwargs: tree(torch.clone, value) if fresh else value
 
 
+def after(first: Callable[[Forward], Forward], then: Callable[[Forward], Forward]) -> Callable[[Forward], Forward]:
+    """One change of a forward around another."""
+    return lambda forward: then(first(forward))
+
+
 def over(do: Callable[[Forward, tuple[Any, ...], dict[str, Any]], Any]) -> Callable[[Forward], Forward]:
     """Do this in place of a module's forward, which it is given with what the module takes."""
     return lambda forward: lambda *args, **kwargs: do(forward, args, kwargs)

@@ -77,7 +77,7 @@ class Plain(View):
         self.native = native or nn.Identity()
         self._recipe, self._fresh, self._write, self._missing = recipe, None, recipe.write, frozenset()
         self.pooling, self.call, self.row, self.blocks = "native", given, None, 0
-        self.calls = {"native": given}
+        self.calls, self._read = {"native": given}, {}
         self.paths, (self.dim,) = [""], recipe.inputs.shape
         self.stages = (Stage(FEATURES, "", 0, 0, FLOAT * self.dim),)
 
@@ -94,7 +94,7 @@ class Plain(View):
     ) -> Any:
         """The features of a batch, or of the batch in `state`; from the last frontier on what is there already."""
         if start:
-            return state
+            return state.value if isinstance(state, State) else state
         batch = state.inputs if batch is None and state else batch
         assert batch is not None, "run() without a batch needs a state"
         return given(self.module, batch)

@@ -1,11 +1,12 @@
-"""Choose among the poolings of a backbone, as strategies ask for them."""
+"""Choose how a backbone is read, as strategies ask for it: its pooling, where it ends, at which depths."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from regraft.errors import UsageError, unknown
-from regraft.waist import BackboneCard, Pooled
+from regraft.waist import BackboneCard, Pooled, Stage
 
 Asked = Literal["auto", "native", "mean"]
 
@@ -39,6 +40,18 @@ def chosen(card: BackboneCard, asked: Asked, every: bool = False) -> list[Pooled
     if not found:
         raise unknown("pooling of this backbone", asked, [one.pooling for one in card.poolings])
     return found
+
+
+def depths(stages: Sequence[Stage], count: int) -> list[int]:
+    """The stages after which most evenly spread shares of the work are done; the last one is not among them.
+
+    >>> depths([Stage(str(i), str(i), 1, 10, 4) for i in range(8)], 3)
+    [1, 3, 5]
+    """
+    flops = [stage.flops for stage in stages]
+    done = [sum(flops[: i + 1]) / max(1, sum(flops)) for i in range(len(flops) - 1)]
+    shares = [(i + 1) / (count + 1) for i in range(count)]
+    return sorted({min(range(len(done)), key=lambda i: abs(done[i] - share)) for share in shares}) if done else []
 
 
 def heads(pooled: Pooled, frontier: int) -> tuple[int, tuple[tuple[str, float], ...]]:

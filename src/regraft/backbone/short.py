@@ -34,7 +34,7 @@ def ends_of(view: View) -> tuple[int, ...]:
     Each block has to be a stage of its own and to give what the others give; what was merged into the last one, such as
     a norm, may follow any of them.
     """
-    if view.row is None:
+    if view.row is None or view.side:
         return ()
     members = view.seams.members
     paths = [f"{view.row.path}.{name}" for name, _ in view.module.get_submodule(view.row.path).named_children()]

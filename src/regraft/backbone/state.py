@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 class State(NamedTuple):
-    """What a trunk hands on: stage k-1's output, one-row ghosts of what ran before it, the batch (floats as ghosts)."""
+    """What a trunk hands on: stage k-1's output, one-row ghosts of what ran before it, the batch (floats as ghosts).
+
+    Where a view reads stages on the way, `value` is a tuple of that output and a vector a row for each that has run.
+    """
 
     value: Any
     seen: dict[str, Any]
@@ -65,6 +68,28 @@ def leaves(value: Any) -> list[Tensor]:
     found: list[Tensor] = []
     tree(lambda t: found.append(t), value)
     return found
+
+
+def vector(made: Any, mask: Tensor | None = None) -> Tensor:
+    """A stage's output as one vector a row [n, d]: the mean over a picture's places, or over a text's own tokens.
+
+    Of several tensors the first one with numbers counts; `mask` [n, T] is 0 at padding.
+
+    >>> vector(torch.arange(8.0).view(1, 2, 2, 2)).tolist()
+    [[1.5, 5.5]]
+    >>> vector(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]])).tolist()
+    [[2.0]]
+    """
+    first: Tensor = next(t for t in leaves(made) if t.is_floating_point())
+    if first.ndim == 4:
+        last = (
+            first.shape[1] == first.shape[2] != first.shape[3]
+        )  # channels last, as some transformers of pictures have
+        return first.mean((1, 2)) if last else first.mean((2, 3))
+    if first.ndim == 3 and mask is not None and mask.shape == first.shape[:2]:
+        weight = mask[:, :, None].to(first.dtype)
+        return (first * weight).sum(1) / weight.sum(1).clamp(min=1)
+    return first.mean(1) if first.ndim == 3 else first.flatten(1)
 
 
 def as_state(made: Any, batch: Mapping[str, Tensor]) -> State:

@@ -11,19 +11,21 @@ given back in the layout that the network had.
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace as replaced
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from regraft.backbone.patching import Forward, Stop, constant, patched, watch
+from regraft.backbone.patching import Forward, Stop, after, constant, patched, tap, watch
 from regraft.backbone.short import Blocks, ends_of, shortened
 from regraft.backbone.stages import Batch, Call, Seams, find_stages, gradients, normalises, outline, removed
-from regraft.backbone.state import State, ghost, laid, leaves, thin
-from regraft.errors import ModelError, unknown
+from regraft.backbone.state import State, as_state, ghost, laid, leaves, thin, vector
+from regraft.errors import ModelError, UsageError, unknown
 from regraft.kit import shelf
 from regraft.waist import Encoder, InputSpec, Insert, Opening, Pooled, Pooling, Stage, Target, reading
 
@@ -49,8 +51,13 @@ class View:
     Raises: ModelError: the network has no row of stages that can be found.
     """
 
+    stages: tuple[Stage, ...]
     worn: tuple[Insert, ...] = ()
     """What was put into the network before it was opened here: it is part of it, and ships beside its weights."""
+    taps: tuple[int, ...] = ()
+    """Stages whose outputs are read on the way, in ascending order: what states hold beside what goes through."""
+    side: str = ""
+    """The root's module that makes features of the network's own and of what is read at `taps`, where there is one."""
 
     def __init__(
         self,
@@ -78,7 +85,7 @@ class View:
         self.head, self.notes, self.config, self._fresh, self._write = head, notes, config, fresh, write
         self.calls: dict[Pooling, Call] = {pooling: call, **(others or {})}
         self.lock, self._example, self._missing = threading.RLock(), example, frozenset(missing)
-        self._short: dict[tuple[str, int], View] = {}
+        self._read: dict[str, View] = {}
         self.drawn = False
         self._cuts: dict[Pooling, tuple[Seams, list[str], tuple[Stage, ...], int]] = {}
         self.native: nn.Module = module.get_submodule(head) if head else nn.Identity()
@@ -114,29 +121,50 @@ class View:
 
     @property
     def reading(self) -> str:
-        """How features are read: the pooling, and after how many blocks where the network ends early."""
-        return reading(self.pooling, self.blocks)
+        """How features are read: the pooling, after how many blocks where the network ends early, what on the way."""
+        return reading(self.pooling, self.blocks, self.taps)
 
     def pooled(self, asked: str) -> View:
         """The same network under another reading: its own stages and width, the same weights in memory.
 
-        Raises: UsageError: this backbone knows no such pooling.
+        Raises: UsageError: this backbone knows no such pooling, or has a side network that reads other stages.
         """
         if asked == self.reading:
             return self
-        name, _, blocks = asked.partition("@")
+        if asked in self._read:
+            return self._read[asked]
+        end, _, taps = asked.partition("+")
+        name, _, blocks = end.partition("@")
         pooling = next((one for one in self.calls if one == name), None)
         if pooling is None:
             raise unknown("pooling of this backbone", name, self.calls)
-        assert not self.blocks, "what a network has lost cannot be read"
+        assert not self.blocks and (self.side or not self.taps), "what a network has lost cannot be read"
         twin = self
         if pooling != self.pooling:
             twin = copy.copy(self)
             twin._cut(pooling)
         if blocks:
-            twin = self._short.get((name, int(blocks))) or shortened(twin, int(blocks))
-            self._short[name, int(blocks)] = twin
+            twin = self._read[end] = self._read.get(end) or shortened(twin, int(blocks))
+        if taps:
+            read = tuple(map(int, taps.split(",")))
+            if self.side:
+                raise UsageError(
+                    "this network has a side network, which reads it at other depths",
+                    saw=", ".join(self.stages[k].name for k in read),
+                    allowed=", ".join(self.stages[k].name for k in self.taps),
+                    do="choose as many depths as it was trained with, or the model without it",
+                )
+            twin = self._read[asked] = copy.copy(twin)
+            twin.tap(read)
         return twin
+
+    def tap(self, stages: Sequence[int]) -> None:
+        """Read these stages, in ascending order, on the way: states hold a vector a row for each that has run."""
+        self.taps = tuple(stages)
+        bare, batch = self.outline()
+        with torch.no_grad():
+            made = self.over(bare).read({name: tensor[:1] for name, tensor in batch.items()}, stages)
+        self.stages = (*self.stages[:-1], replaced(self.stages[-1], out_bytes=_bytes(made)))
 
     def card(self) -> Pooled:
         """This pooling in numbers; stages with weights that the checkpoint lacks are named."""
@@ -162,30 +190,69 @@ class View:
     ) -> Any:
         """Run stages `start` to `stop` - 1: a `State` when `stop` lies below L, otherwise features [n, dim].
 
-        With `start` = k > 0, `state` is what `run(stop=k)` gave; the batch may then be left out.
+        With `start` = k > 0, `state` is what `run(stop=k)` gave; the batch may then be left out. With `stop` = L a view
+        that reads stages on the way gives a `State` of its network's features and of what was read; a side network
+        makes features of these where no `stop` is given.
         """
-        stop = len(self.paths) if stop is None else stop
-        if start and start == stop:
+        if start and (start == stop or torch.is_tensor(state)):
             return state
         batch = state.inputs if batch is None and state else batch
         assert batch is not None, "run() without a batch needs a state"
         assert state or not start, "run() from the middle needs a state"
         n = len(next(iter(batch.values())))
         seen: dict[str, Any] = {}
+        held: dict[int, Tensor] = {}
         table: dict[str, Callable[[Forward], Forward]] = {}
         if start and state:
+            value, *vectors = state.value if self.taps else (state.value,)
+            held |= dict(zip(self.taps, vectors, strict=False))
+            if start == len(self.paths):
+                return self._topped(value, held)
             for path in self._between(0, start)[:-1]:
                 seen[path] = state.seen[path]
                 table[path] = constant(ghost(seen[path], n, 1), path in self.seams.written)
-            seen[self.paths[start - 1]] = ghost(state.value, 1, n)
-            table[self.paths[start - 1]] = constant(laid(state.value, self.seams.layouts[start - 1]), False)
-        if stop < len(self.paths):
+            seen[self.paths[start - 1]] = ghost(value, 1, n)
+            table[self.paths[start - 1]] = constant(laid(value, self.seams.layouts[start - 1]), False)
+        if stop is not None and stop < len(self.paths):
             for path in self._between(start, stop):
                 table[path] = watch(path, self.paths[stop - 1], seen, n, {})
+        self._note([k for k in self.taps if k >= start], batch, table, held)
         try:
-            return self.called(batch, table)
+            features = self.called(batch, table)
         except Stop as end:
-            return State(end.value, seen, {k: thin(v) for k, v in batch.items()})
+            value = (end.value, *held.values()) if self.taps else end.value
+            return State(value, seen, {k: thin(v) for k, v in batch.items()})
+        if stop is not None and self.taps:
+            return as_state((features, *held.values()), batch)
+        return self._topped(features, held)
+
+    def read(self, batch: Batch, stages: Sequence[int]) -> tuple[Tensor, ...]:
+        """Features of a batch, and what these stages give for it as a vector a row each, from one pass."""
+        held: dict[int, Tensor] = {}
+        table: dict[str, Callable[[Forward], Forward]] = {}
+        self._note({*stages, *self.taps}, batch, table, held)
+        features = self._topped(self.called(batch, table), held)
+        return features, *(held[k] for k in stages)
+
+    def _note(
+        self,
+        stages: Iterable[int],
+        batch: Batch,
+        table: dict[str, Callable[[Forward], Forward]],
+        held: dict[int, Tensor],
+    ) -> None:
+        """Let what these stages give be put into `held`, before whatever else `table` does with it."""
+        mask = batch.get("attention_mask")
+        for k in stages:
+            note = tap(functools.partial(_keep, held, k, mask))
+            table[self.paths[k]] = after(note, table[self.paths[k]]) if self.paths[k] in table else note
+
+    def _topped(self, features: Tensor, held: Mapping[int, Tensor]) -> Tensor:
+        """What a head takes, made of the network's features and of what was read on the way."""
+        if not self.side:
+            return features
+        made: Tensor = self.module.get_submodule(self.side)(features, *(held[k] for k in self.taps))
+        return made
 
     def called(self, batch: Batch, table: Mapping[str, Callable[[Forward], Forward]]) -> Tensor:
         """Features of a batch, [n, dim], while modules have another forward: path → a function of the original one."""
@@ -199,9 +266,12 @@ class View:
     def named(self) -> Iterator[tuple[str, int, nn.Parameter]]:
         """Every parameter once: ("<stage name>/<path in it>", stage index, parameter); glue counts as stage 0.
 
-        A tied parameter belongs to the lowest stage that holds it. What the features do not depend on is left out.
+        A tied parameter belongs to the lowest stage that holds it. What the features do not depend on is left out. A
+        side network's belong to no stage: they count as above the last one.
         """
         owner: dict[int, tuple[str, int]] = {}
+        for member in self.members(len(self.stages)):
+            owner |= {id(p): (f"{self.side}/{name}", len(self.stages)) for name, p in member.named_parameters()}
         for i, members in enumerate(self.seams.members):
             for path in members:
                 folder = "" if path == self.seams.mains[i] else f"{path}."
@@ -219,8 +289,15 @@ class View:
             yield name, next((i for p, i in owner.items() if name.startswith(p + ".")), 0), buffer
 
     def members(self, stage: int) -> list[nn.Module]:
-        """The modules of a stage: the one that is cut and those that were merged into it."""
-        return [self.module.get_submodule(path) for path in self.seams.members[stage]]
+        """The modules of a stage: the one that is cut and those that were merged into it; above all, a side network."""
+        paths = self.seams.members[stage] if stage < len(self.stages) else [self.side] if self.side else []
+        return [self.module.get_submodule(path) for path in paths]
+
+    def over(self, module: nn.Module) -> View:
+        """The same view of another network of this shape, such as an outline."""
+        twin = copy.copy(self)
+        twin.module = module
+        return twin
 
     def clone(self, frontier: int, kept: Iterable[nn.Parameter] = ()) -> View:
         """A view whose stages from `frontier` on are copies; everything below shares memory with this one, and so does
@@ -230,9 +307,8 @@ class View:
         if frontier:
             shared |= {id(p): p for _, stage, p in self.named() if stage < frontier}
             shared |= {id(b): b for _, stage, b in self.buffers() if stage < frontier}
-        twin = copy.copy(self)
-        twin.module = copy.deepcopy(self.module, shared)
-        twin.lock, twin._short = threading.RLock(), {}
+        twin = self.over(copy.deepcopy(self.module, shared))
+        twin.lock, twin._read = threading.RLock(), {}
         return twin
 
     def randomise(self, seed: int) -> None:
@@ -296,6 +372,10 @@ class View:
         kinds = biases, [tuple(found) for found in norms]
         stages = [Stage(*row) for row in zip(names, self.paths, params, flops, sizes, *kinds, strict=True)]
         return tuple(stages), features.shape[-1]
+
+
+def _keep(held: dict[int, Tensor], k: int, mask: Tensor | None, _taken: tuple[Any, ...], given: Any) -> None:
+    held[k] = vector(given, mask)
 
 
 def replace(root: nn.Module, path: str, module: nn.Module) -> None:

@@ -295,7 +295,7 @@ def _common(a: Model, b: Model) -> int:
 def _reading(model: Model) -> tuple[Any, ...]:
     """How a model reads its rows."""
     told = model.told
-    return told.inputs, told.plan.pooling, told.plan.blocks, told.provider, len(model.columns)
+    return told.inputs, model.graft.view.reading, told.plan.blocks, told.provider, len(model.columns)
 
 
 def _pass(group: Group, asked: Mapping[str, Sequence[Row]]) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def plan_terms(plan: Plan) -> list[tuple[str, str]]:
         ("Pooling", plan.pooling),
         ("Network", f"ends after the first {plan.blocks} of its blocks" if plan.blocks else ""),
         ("Learning", learning),
-        ("Inserts", ", ".join(f"{i.kind} of size {i.size} in {len(i.stages)} stages" for i in plan.inserts)),
+        ("Inserts", ", ".join(f"{i.kind} of size {i.size}, {len(i.stages or i.reads)} stages" for i in plan.inserts)),
         (
             "Loss",
             ", ".join(f"{f.name} {v:g}" for f in dataclasses.fields(plan.loss) if (v := getattr(plan.loss, f.name))),

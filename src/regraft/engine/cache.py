@@ -348,7 +348,7 @@ def place(view: View, frontier: int, machine: MachineCard) -> Path:
         freeze.hashes(below),
         view.config,
         [stage.path for stage in view.stages[:frontier]],
-        view.reading if frontier == len(view.stages) else "",
+        view.reading if view.taps or frontier == len(view.stages) else "",
         machine.inputs or view.inputs,
         shelf.find("modalities", view.inputs.modality).POLICY,
         "eval",

@@ -46,7 +46,7 @@ class Graft:
         """
         found = []
         for state, count in sides:
-            features = state.value if k == len(self.view.stages) else self.view.run(state.inputs, start=k, state=state)
+            features = self.view.run(state.inputs, start=k, state=state)
             found.append(features.view(-1, count, features.shape[-1]).mean(1) if count > 1 else features)
         return found[0] if len(found) == 1 else joined(*found)
 

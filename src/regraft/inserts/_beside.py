@@ -20,11 +20,11 @@ CONFIG, WEIGHTS = "insert.json", "insert.safetensors"
 
 
 def files(
-    view: View, insert: Insert, head: nn.Module, base: str, places: Mapping[str, Mapping[str, Any]], mark: str
+    view: View, insert: Insert, head: nn.Module, base: str, places: Mapping[str, Mapping[str, Any]], parts: list[str]
 ) -> dict[str, bytes]:
-    """What lies in `mark` of the modules at `places`, how it is used there, the head, what the checkpoint lacked."""
+    """The modules at `parts`, how they are used at `places`, the head, what the checkpoint lacked."""
     prefix, tensors = _files.shipped(view), dict[str, Tensor]()
-    for path in [f"{path}.{mark}" for path in places] + _files.lacked(view):
+    for path in parts + _files.lacked(view):
         part = view.module.get_submodule(path).state_dict()
         tensors |= {f"{path.removeprefix(prefix)}.{name}": t for name, t in part.items()}
     told = {

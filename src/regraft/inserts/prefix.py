@@ -99,7 +99,8 @@ def take_out(view: View) -> None:
 
 def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, bytes]:
     """The prefixes with the head and the layers that the checkpoint lacked: insert.json and safetensors."""
-    return _beside.files(view, insert, head, base, {path: {} for path in _worn(view)}, NAME)
+    places = dict[str, Any]({path: {} for path in _worn(view)})
+    return _beside.files(view, insert, head, base, places, [f"{path}.{NAME}" for path in places])
 
 
 def load(view: View, folder: Path) -> None:

@@ -104,7 +104,7 @@ def files(view: View, insert: Insert, head: nn.Module, base: str) -> dict[str, b
         held = block.get_submodule(NAME)
         assert isinstance(held, Prompt)
         places[path] = {"count": held.count, "enters": held.tokens is not None, "leaves": held.leaves}
-    return _beside.files(view, insert, head, base, places, NAME)
+    return _beside.files(view, insert, head, base, places, [f"{path}.{NAME}" for path in places])
 
 
 def load(view: View, folder: Path) -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from regraft.backbone.names import matched
-from regraft.backbone.patching import tap
-from regraft.backbone.state import leaves
+from regraft.backbone.patching import patched, tap
+from regraft.backbone.pooling import depths
 from regraft.backbone.view import View
 from regraft.data.split import thin
 from regraft.engine import freeze
 from regraft.engine.cache import Table
 from regraft.engine.predict import joined
 from regraft.errors import memory_watched
-from regraft.waist import Data, Row, Stage
+from regraft.waist import Data, Row
 
-SHARES = (0.25, 0.5, 0.75)
-"""Depths to look at besides the features, as shares of the network's work."""
+DEPTHS = 3
+"""How many depths to look at besides the features."""
 DEAD = 1e-6
 """Channels whose variance on the network's own data was less carry nothing."""
 FARTHEST = 10.0
@@ -51,17 +51,6 @@ class Look(NamedTuple):
 
     layers: tuple[Layer, ...]
     shifts: tuple[Shift, ...]
-
-
-def depths(stages: Sequence[Stage]) -> list[int]:
-    """The stages after which most evenly spread shares of the work are done; the last one is not among them.
-
-    >>> depths([Stage(str(i), str(i), 1, 10, 4) for i in range(8)])
-    [1, 3, 5]
-    """
-    flops = [stage.flops for stage in stages]
-    done = [sum(flops[: i + 1]) / max(1, sum(flops)) for i in range(len(flops) - 1)]
-    return sorted({min(range(len(done)), key=lambda i: abs(done[i] - share)) for share in SHARES}) if done else []
 
 
 def sample(data: Data, row_s: float, pass_s: float, seed: int) -> list[Row]:
@@ -107,17 +96,17 @@ def look(view: View, table: Table) -> Look:
     2018); a channel's is the 2-Wasserstein distance of the two Gaussians over the source's standard deviation.
     """
     assert not table.trunk.k, "cells go through the whole network"
-    chosen, norms = depths(view.stages), _Norms(view)
+    chosen, norms = depths(view.stages, DEPTHS), _Norms(view)
     found: dict[int, list[tuple[list[int], Tensor]]] = {}
     with memory_watched(), torch.no_grad(), freeze.mode(view, torch.nn.Identity(), None):
         for index, count in table.micro_batches():
             sides = []
             for state, windows in table.batch(index):
-                held: dict[int, Tensor] = {}
                 norms.rows = count * windows
-                taps = {view.paths[k]: tap(_kept(held, k, state.inputs)) for k in chosen}
-                held[len(view.stages) - 1] = view.called(state.inputs, taps | norms.taps())
-                sides.append({k: made.view(-1, windows, made.shape[-1]).mean(1) for k, made in held.items()})
+                with patched(view.module, norms.taps()):
+                    features, *below = view.read(state.inputs, chosen)
+                held = [*zip(chosen, below, strict=True), (len(view.stages) - 1, features)]
+                sides.append({k: made.view(-1, windows, made.shape[-1]).mean(1) for k, made in held})
             for k in sides[0]:
                 made = sides[0][k] if len(sides) == 1 else joined(*(side[k] for side in sides))
                 found.setdefault(k, []).append((index[:count], made[:count]))
@@ -129,32 +118,6 @@ def _ordered(parts: Sequence[tuple[list[int], Tensor]]) -> Tensor:
     """Features in the order of the rows."""
     order = torch.tensor([i for index, _ in parts for i in index]).argsort()
     return torch.cat([made for _, made in parts])[order].float()
-
-
-def _kept(held: dict[int, Tensor], k: int, batch: Mapping[str, Tensor]) -> Callable[[tuple[Any, ...], Any], None]:
-    """Keep the pooled output of stage k."""
-
-    def note(_taken: tuple[Any, ...], given: Any) -> None:
-        held[k] = pooled(next(t for t in leaves(given) if t.is_floating_point()), batch.get("attention_mask"))
-
-    return note
-
-
-def pooled(made: Tensor, mask: Tensor | None = None) -> Tensor:
-    """A stage's output as one vector a row: the mean over a picture's places, or over a text's own tokens.
-
-    >>> pooled(torch.arange(8.0).view(1, 2, 2, 2)).tolist()
-    [[1.5, 5.5]]
-    >>> pooled(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]])).tolist()
-    [[2.0]]
-    """
-    if made.ndim == 4:
-        last = made.shape[1] == made.shape[2] != made.shape[3]  # channels last, as some transformers of pictures have
-        return made.mean((1, 2)) if last else made.mean((2, 3))
-    if made.ndim == 3 and mask is not None and mask.shape == made.shape[:2]:
-        weight = mask[:, :, None].to(made.dtype)
-        return (made * weight).sum(1) / weight.sum(1).clamp(min=1)
-    return made.mean(1) if made.ndim == 3 else made.flatten(1)
 
 
 class _Norms:

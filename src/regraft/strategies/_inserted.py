@@ -12,20 +12,25 @@ from regraft.waist import Facts, Insert, Norm, Passes, Plan, Rate, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Inserted(Tuning):
-    """last: how many of the last blocks (stages, where there are none) have them, 0 for all.
+class Beside(Tuning):
+    """ratio: how many times the head's rate they have."""
 
-    ratio: how many times the head's rate they have.
-    epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
-    """
-
-    last: Passes = 0
     ratio: Rate = 1.0
     norm: Literal["auto", "keep", "update"] = "keep"
 
     def statistics(self, facts: Facts) -> Norm:
         """Statistics stay, so that inserts are all that sets the network apart, unless it is asked for."""
         return "update" if self.norm == "update" else "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted(Beside):
+    """last: how many of the last blocks (stages, where there are none) have them, 0 for all.
+
+    epochs: passes over the training rows at most, 0 for 20 or fewer where rows are many.
+    """
+
+    last: Passes = 0
 
 
 def inserted(
