@@ -240,7 +240,7 @@ def test_networks_in_python_are_called_by_their_class(monkeypatch: pytest.Monkey
         held[:] = [options.model, dict(named)]
         raise UsageError("this is as far as it goes")
 
-    monkeypatch.setattr(api.flow, "advice", noted)
+    monkeypatch.setattr(api.ahead, "advice", noted)
     one, two = torch.nn.Sequential(), torch.nn.Sequential()
     for model, name, named in (
         ([one, two, one], "<Sequential>", {"<Sequential>": one, "<Sequential> 2": two}),

@@ -83,7 +83,7 @@ def test_refusals(
         ((*ADAPT, "--strategy", "partial", "--partial.dept", "1"), "No such option: --partial.dept"),
         ((*ADAPT, "--strategy", "probe", "--nothing.depth", "1"), "No such option: --nothing.depth"),
         (("predict",), "Missing argument"),
-        (("evaluate", "run", "data", "more"), "unexpected extra argument"),
+        (("report", "run", "more"), "unexpected extra argument"),
         (("adpt", "data"), "No such command 'adpt'"),
     ],
 )
