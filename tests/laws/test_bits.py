@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load as read_tensors
 from torch import Tensor, nn
 
 from regraft.backbone.view import View
 from regraft.engine import freeze
 from regraft.errors import ModelError, RegraftError, UsageError
+from regraft.inserts import _peft
 from regraft.inserts._bits import Bits
 from regraft.kit import shelf
 from regraft.planner.price import Rate, price
@@ -165,6 +167,23 @@ def test_adapters_of_unlike_bases_are_not_added(tmp_path: Path) -> None:
         (tmp_path / "sum" / name).write_bytes(data)
     LORA.load(view, tmp_path / "sum")
     assert {some.bits for some in held(view).values()} == {4}
+
+
+@pytest.mark.parametrize(("network", "bits"), [("bert", 5), ("resnet", 8)])
+def test_bits_that_no_layer_can_be_held_in_are_refused(tmp_path: Path, network: str, bits: int) -> None:
+    """A file that says so was not written here: another number of bits, or bits of a convolution."""
+    view = tiny.build(network).view.clone(0)
+    insert = Insert("lora", (len(view.stages) - 1,), 4, "auto", settings(0))
+    bare = view.clone(0)
+    LORA.put(view, insert, 0)
+    for name, data in LORA.files(view, insert, nn.Linear(view.dim, 3), "base").items():
+        if name == _peft.WEIGHTS:
+            tensors = read_tensors(data)
+            names = {key.removeprefix(_peft.ROOT).partition(".lora_")[0] for key in tensors if ".lora_A" in key}
+            data = _peft.packed(tensors, dict.fromkeys(sorted(names), bits))
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ModelError, match=r"regraft\.bits"):
+        LORA.load(bare, tmp_path)
 
 
 def test_memory_is_foreseen_to_be_what_the_bits_take(tmp_path: Path) -> None:

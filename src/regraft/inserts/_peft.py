@@ -85,6 +85,7 @@ def read(
         told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
         config[BITS] = {str(name): int(bits) for name, bits in json.loads(told.get(BITS, "{}")).items()}
         others = [*strange(config), *([] if config["peft_type"] == kind.upper() else ["peft_type"])]
+        others += [BITS] if {*config[BITS].values()} - {4, 8} else []
     except Exception as error:  # what is no folder of peft's, or damaged: the library has classes of its own
         raise ModelError(
             "this adapter cannot be read",

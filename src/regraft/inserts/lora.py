@@ -162,6 +162,8 @@ def load(view: View, folder: Path) -> str:
         root = math.sqrt(rank) if config.get("use_rslora") else rank
         form = Form(rank, _alpha(config, name) / root, "magnitude" in given)
         few = config[BITS].get(name, 0)
+        if few and (form.dora or not linear(layer) or not holdable(view.module, path)):
+            raise _files.other(folder, f"{name}: {BITS} {few}")
         adapt(layer, form, torch.Generator().manual_seed(DRAWN), is_read(view.module, path), few)
         _files.fill(folder, name, dict(adapter(layer).named_parameters()), given)
     return _peft.put_whole(view, folder, whole)
