@@ -11,10 +11,13 @@ epoch, its seconds, and its cost in forward equivalents. That is how many passes
 loop without a cache takes: with f the share of a pass's FLOP below the frontier, E epochs, N rows to train on and M to
 validate on, E (N (f + 3 (1 - f)) + M); N + M where features are read once; M where nothing is learned from rows.
 
+With `--precision auto` steps may run in bfloat16, as they would for a user who asks for that; which they did is kept
+with each trial. Scores are float32, and the cost counts passes, not seconds.
+
 Run it again to go on: a trial is skipped where the plan, the rows and the network are those that it was run with. What
 a plan of an earlier version does not say is as it was then, which is the default.
 
-    python bench/oracle.py [--quick] [--minutes 50] [--pair ants_bees--mobilenet_v2_1.0_224]
+    python bench/oracle.py [--quick] [--minutes 50] [--pair ants_bees--mobilenet_v2_1.0_224] [--precision auto]
 """
 
 from __future__ import annotations
@@ -160,7 +163,7 @@ class Opened:
         return {split: len(getattr(self.course.data, split)) for split in ("train", "val", "test")}
 
 
-def opened(pair: Pair, place: Path) -> Opened:
+def opened(pair: Pair, place: Path, precision: str = "fp32") -> Opened:
     """Data and network of a pair, as `regraft advise` and `adapt` open them; fewer rows where they are capped."""
     source = str(SHARED / "data" / pair.data)
     query: Any = resnet20() if pair.model == RESNET20 else str(SHARED / "models" / pair.model)
@@ -170,7 +173,7 @@ def opened(pair: Pair, place: Path) -> Opened:
     some = {name: thin(getattr(data, name), limit, 0, cover=name == "train") for name, limit in most.items()}
     data = dataclasses.replace(data, **some)
     view, encoder, task = prepare(Options(source, pair.model, reading), data, query)
-    card_of = survey.machine(view, data, encoder, "fp32")
+    card_of = survey.machine(view, data, encoder, precision)
     mark = _mark(SHARED / "models" / pair.model)
     facts = Facts(card(data), survey.backbone(view, mark), card_of)
     course = Course(view, data, task, encoder, card_of, Folder(place / "course"), 0)
@@ -238,6 +241,7 @@ def trial(run: Opened, number: int, name: str, plan: Plan) -> dict[str, Any]:
         "equivalents": equivalents(course, plan, made.curve),
         "seconds": round(time.perf_counter() - begun, 2),
         "trainable": made.cost.trainable,
+        "training": f"{course.machine.training.engine} in {course.machine.training.dtype}",
         "notes": list(made.notes),
     }
 
@@ -293,12 +297,12 @@ def lacking(held: dict[str, Any], wanted: Sequence[tuple[str, Plan]]) -> Iterato
     yield from ((i, name, plan) for i, (name, plan) in enumerate(wanted) if fingerprint(plan) not in there)
 
 
-def work(pair: Pair, place: Path, until: float, quick: bool = False) -> bool:
+def work(pair: Pair, place: Path, until: float, quick: bool = False, precision: str = "fp32") -> bool:
     """Run what lacks of a pair; returns whether all is there."""
     os.environ["REGRAFT_CACHE"] = str(place / "cache")
     if quick:
         pair = dataclasses.replace(pair, rows=32, plans=("asis", *CHEAP))
-    run = opened(pair, place)
+    run = opened(pair, place, precision)
     wanted = plans(run.facts, pair.plans, 2 if quick else EPOCHS)
     truth = {split: digits(_truth(run.course, split)) for split in ("val", "test")}
     here = {"pair": pair.name, "data": pair.data, "model": pair.model, "rows": run.counts, "of": len(wanted)}
@@ -332,6 +336,7 @@ def main() -> int:
     parse.add_argument("--quick", action="store_true", help="a look at one pair: 32 rows, cheap plans; nothing is kept")
     parse.add_argument("--minutes", type=float, default=50.0, help="begin no trial after so many")
     parse.add_argument("--pair", default="", help="this one alone, by the name of its file")
+    parse.add_argument("--precision", choices=("fp32", "auto"), default="fp32", help="auto: steps as is fastest here")
     given = parse.parse_args()
     every = {pair.name: pair for pair in (*RANKED, *PAIRS)}
     if given.pair and given.pair not in every:
@@ -348,7 +353,7 @@ def main() -> int:
             late.append(pair.name)
             continue
         with tempfile.TemporaryDirectory() as place:
-            if not work(pair, Path(place), until, given.quick):
+            if not work(pair, Path(place), until, given.quick, given.precision):
                 late.append(pair.name)
     if late:
         print(f"not done: {', '.join(late)}; run it again")

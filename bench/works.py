@@ -111,7 +111,8 @@ class Bench:
         plan, course, data = self.plan, self.course, self.course.data
         (phase,), o = plan.phases, plan.optimizer
         graft = course.graft(plan)
-        tables = {split: course.table(graft.view, 0, getattr(data, split)) for split in ("train", "val", "test")}
+        trunks = replace(course.trunks, cached=False)  # loops read their files in each epoch
+        tables = {split: trunks.table(graft.view, 0, getattr(data, split)) for split in ("train", "val", "test")}
         orders = [
             batches(tables["train"].shapes, plan.batch, seed_of(0, "order", 0, epoch)) for epoch in range(phase.epochs)
         ]
@@ -282,11 +283,20 @@ def wanted(bench: int, work: str, given: argparse.Namespace, *needed: Path) -> b
 
 
 def race(
-    number: int, work: str, bench: Bench, given: argparse.Namespace, goal: float, limit: float, own: bool = False
+    number: int,
+    work: str,
+    bench: Bench,
+    given: argparse.Namespace,
+    goal: float,
+    limit: float,
+    own: bool = False,
+    halved: float = 0.0,
 ) -> None:
     """regraft, the plain loop and Trainer in turns; with `own` Trainer draws and pads its own batches.
 
-    regraft's fast side runs, too, where the machine trains faster in another way than the network stands.
+    regraft's fast side runs, too, where the machine trains faster in another way than the network stands: its goal is φ
+    times as high, or `halved` where steps are faster in bfloat16. Its limit is at most φ times the exact one's, since
+    scores and the weights' update stay float32.
     """
     plan, gaps, shares = bench.work(), {name: [0.0] for name in (SIDE, FAST, PLAIN, TRAINER)}, {}
     truth = plan.targets["test"]
@@ -330,8 +340,8 @@ def race(
                 side=side,
                 against=other,
                 ratios=ratios(seconds, side, other),
-                goal=round(goal * gain, 2),
-                limit=round(limit * gain, 2),
+                goal=halved if side == FAST and half and halved else round(goal * gain, 2),
+                limit=round(gain * limit if limit else gain if side == FAST else 0.0, 2),
                 equal={"what": what, "difference": found},
                 quick=given.quick,
                 more=more,

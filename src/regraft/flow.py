@@ -197,7 +197,7 @@ def _work(
     takes: bool,
 ) -> Generator[Event, None, Run]:
     """From the data to the verdict; everything here may import torch."""
-    from regraft.deliver import ship
+    from regraft.deliver import native, ship
     from regraft.planner import survey
     from regraft.planner.around import around
     from regraft.planner.clock import Clock
@@ -244,8 +244,9 @@ def _work(
     rare = options.balance == "auto"
     beside = lambda plan: around(plan, facts, options.knobs)  # noqa: E731
     race = Race(course, plans, options.budget, clock, named=bool(options.strategies), rare=rare, around=beside)
-    packed = yield from ship.lead(race, body.name)
-    yield from ship.end(race, options, body, packed)
+    with native.ahead():
+        packed = yield from ship.lead(race, body.name)
+        yield from ship.end(race, options, body, packed)
     return read_run(folder.path)
 
 

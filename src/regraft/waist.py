@@ -529,6 +529,11 @@ class Plan:
         return max(1, int(dict(self.augment).get("views", 1)))
 
     @property
+    def anew(self) -> bool:
+        """Whether a training row is shown in no view twice."""
+        return 1 < self.views >= sum(phase.epochs for phase in self.phases)
+
+    @property
     def trunk(self) -> int:
         """How deep the cache may reach: `frontier`, where what lies below is the backbone as it came."""
         return 0 if self.init == "random" else self.frontier

@@ -116,7 +116,7 @@ def test_every_plan_goes_one_way(course: Course) -> None:
 
 def test_the_epoch_that_is_foreseen_trains_all_of_the_network(course: Course) -> None:
     plan = next(plan for plan in plans_of(course, "gradual") if plan.phases[0].frontier > plan.phases[-1].frontier)
-    some = [Timed(float(i), 1, 1, 0, 0.0, 0.0, 0.0, 0.0) for i in range(len(plan.phases))]
+    some = [Timed(float(i), 1, 1, 0, 0.0, 0.0, 0.0, 0.0, 0.0) for i in range(len(plan.phases))]
     kinds = {key(plan, phase): one for phase, one in zip(plan.phases, some, strict=True)}
     assert advise.epoch_s(Steps(0, 0.0, kinds), plan) == len(plan.phases) - 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from regraft.deliver import native, pack
 from regraft.engine.predict import Graft
 from regraft.errors import RegraftError, Unproven
+from regraft.kit import hardware
 from regraft.providers import transformers as provider
 from regraft.waist import READY, Insert, Opening, Target
 from tests import places
@@ -107,6 +109,24 @@ def test_bundles_of_a_family_are_tried_in_one_process_that_starts_anew_after_a_f
             asked(Opening("json", "", "import os\nos._exit(7)"), golden)
         assert asked(where, golden)[0][0] != first
     assert not psutil.pid_exists(int(first))
+
+
+@pytest.mark.parametrize(("spare", "memory"), [(True, 16e9), (False, 16e9), (True, 4e9)])
+def test_a_process_that_begins_ahead_has_imported_what_is_imported_here(
+    golden: str, monkeypatch: pytest.MonkeyPatch, spare: bool, memory: float
+) -> None:
+    seen = "import os, sys\nmade = torch.tensor([os.getpid(), float('email.mime.audio' in sys.modules)])"
+    importlib.import_module("email.mime.audio")
+    monkeypatch.setattr(native, "LIBRARIES", ("email.mime.audio", "not.imported.here"))
+    monkeypatch.setattr(hardware, "spare", lambda: spare)
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: memory)
+    with native.ahead():
+        first, second = (asked(Opening("json", "", seen), golden)[0] for _ in range(2))
+    assert (first == second) == (first[1] == 1.0) == (spare and memory > 8e9)
+    assert not psutil.pid_exists(int(first[0]))
+    with native.one_process(), native.ahead(), native.ahead():
+        outer = asked(Opening("json", "", seen), golden)[0]
+        assert asked(Opening("json", "", seen), golden)[0] == outer
 
 
 def test_each_insert_is_put_in_from_its_own_folder_where_the_network_is_ready() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from regraft.engine import cache
 from regraft.engine.freeze import tensor_hash
 from regraft.errors import UsageError
 from regraft.planner import cards, timing
@@ -205,7 +206,9 @@ def test_the_network_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
 def test_seconds_follow_what_was_timed(tmp_path: Path) -> None:
     course = places.course(tmp_path)
     plan = places.plan(course, "partial", epochs=4)
-    kind = timing.Timed(10.0, 1, 27, 2700, read_s=0.01, below_s=0.09, above_s=0.5, state_bytes=3e6, made_s=2.0)
+    kind = timing.Timed(
+        10.0, 1, 27, 2700, read_s=0.01, below_s=0.09, above_s=0.5, state_bytes=3e6, judged_s=0.5, made_s=2.0
+    )
     steps = timing.Steps(1000, 7.0, {key(plan, plan.phases[0]): kind})
     rows, val, test = (len(some) for some in (course.data.train, course.data.val, course.data.test))
     made = price(course, plan, steps, Rate())
@@ -219,6 +222,24 @@ def test_seconds_follow_what_was_timed(tmp_path: Path) -> None:
     assert made.memory.held == held
     step = 2 * trained + 2 * trained + round(SCRATCH * 2700)
     assert made.cost.peak_bytes == 1000 + made.memory.copies + held + step + packed
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_rows_that_stay_in_memory_are_read_once_and_take_their_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    course = places.course(tmp_path)
+    plan = places.plan(course, "full", epochs=4)
+    kind = timing.Timed(10.0, 1, 27, 2700, 0.01, 0.0, 0.5, 0.0, judged_s=0.2, input_bytes=1000.0)
+    rows, val, test = (len(some) for some in (course.data.train, course.data.val, course.data.test))
+    every = rows + val + test
+    monkeypatch.setattr(cache, "room", lambda: round(share * every * 1000))
+    made = price(course, plan, timing.Steps(0, 0.0, {key(plan, plan.phases[0]): kind}), Rate())
+    reads = 4 * (rows + val) + val + test
+    assert made.read_s == pytest.approx(0.01 * (share * every + (1 - share) * reads))
+    assert made.memory.held == round(share * every * 1000)
+    judged = 4 * val * 0.2 + (val + test) * 0.5
+    assert made.cost.seconds == pytest.approx(made.read_s + 4 * 10.0 + judged, abs=0.01)
 
 
 def test_energy_carbon_and_money() -> None:

@@ -28,6 +28,7 @@ from regraft.backbone.short import fan
 from regraft.backbone.state import State, as_state, leaves, tree
 from regraft.backbone.view import View
 from regraft.engine import blocks, freeze
+from regraft.engine.inputs import Inputs
 from regraft.engine.trunk import Part, Shape, Side, Trunk, by_size, groups, join, parts_of, rows_of
 from regraft.errors import ResourceError, UsageError
 from regraft.kit import durable, hardware, shelf
@@ -50,11 +51,14 @@ class Uncuttable(Exception):
 class Table:
     """States of a list of rows by position: computed anew for each batch, or read from a store that has them all.
 
-    With two `sides` a row's cell is a pair whose texts go through the network apart.
+    With two `sides` a row's cell is a pair whose texts go through the network apart. With `inputs` rows that begin at
+    the network's input are read from their cells once.
     """
 
-    def __init__(self, trunk: Trunk, rows: Sequence[Row], store: Store | None, sides: int = 1) -> None:
-        self.trunk, self.rows = trunk, rows
+    def __init__(
+        self, trunk: Trunk, rows: Sequence[Row], store: Store | None, sides: int = 1, inputs: Inputs | None = None
+    ) -> None:
+        self.trunk, self.rows, self.inputs = trunk, rows, inputs
         self.parts = parts_of(trunk.encoder, rows, sides)
         self.store = store = None if store is None or store.lacking(self.parts) else store
         self.shapes: list[Shape] = [tuple((side[0].size, len(side)) for side in row) for row in self.parts]
@@ -93,17 +97,23 @@ class Table:
             elif self.trunk.k:
                 state = self.trunk.states(parts)
             else:
-                state = State(None, {}, self.trunk.encoder.tensors([part.value for part in parts]))
+                state = State(None, {}, self._read(parts))
             found.append(Side(state, count))
         return found
 
-    def micro_batches(self) -> Iterator[tuple[list[int], int]]:
-        """Positions of all rows in micro-batches of one shape, filled up by repeating the last, and how many count."""
+    def _read(self, parts: Sequence[Part]) -> dict[str, Tensor]:
+        return self.inputs.tensors(parts) if self.inputs else self.trunk.encoder.tensors([part.value for part in parts])
+
+    def micro_batches(self, at_once: int = 0) -> Iterator[tuple[list[int], int]]:
+        """Positions of all rows in micro-batches of one shape, filled up by repeating the last, and how many count.
+
+        So many `at_once`, where bits may depend on a row's company, are not filled up.
+        """
         for shape, members in groups(self.shapes).items():
-            rows = max(1, min(self.trunk.rows(size) // count for size, count in shape))
+            rows = at_once or max(1, min(self.trunk.rows(size) // count for size, count in shape))
             for start in range(0, len(members), rows):
                 some = members[start : start + rows]
-                yield some + some[-1:] * (rows - len(some)), len(some)
+                yield some + some[-1:] * (0 if at_once else rows - len(some)), len(some)
 
 
 class Kept:
@@ -167,9 +177,14 @@ def _ghostly(tensor: Tensor) -> bool:
     return tensor.numel() > 1 and not any(tensor.stride())
 
 
+def room() -> int:
+    """How many bytes of states, or of inputs, may be held in memory at once."""
+    return int(HELD_SHARE * hardware.memory_bytes())
+
+
 def fits(need: int) -> bool:
     """Whether so many bytes may be held in memory at once."""
-    return need <= HELD_SHARE * hardware.memory_bytes()
+    return need <= room()
 
 
 class Store:

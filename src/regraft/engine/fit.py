@@ -307,7 +307,8 @@ class _Phase:
                 _, told = self._choose(everything(self.graft, self.train))
             if progress.epoch + 1 == (self.phase.stop or self.phase.epochs):
                 progress.notes.append(told)
-        made = outputs(self.graft, self.val)
+        half = self.graft.halves(self.phase.frontier)
+        made = outputs(self.graft, self.val, self.plan.batch if half else 0)
         losses = self.task.loss(made, self.val_targets, self.loss)
         loss = float(losses.mean())
         if not math.isfinite(loss):
@@ -319,7 +320,7 @@ class _Phase:
             if progress.best_loss is None or loss < progress.best_loss:
                 progress.best_loss, progress.waited = loss, 0
                 self.best = {name: t.detach().clone() for name, t in self.held.items()}
-                self.answers = {ANSWERS: made}
+                self.answers = {} if half else {ANSWERS: made}  # what is scored and shipped is never rounded
             else:
                 progress.waited += 1
         line = Epoch(self.number, progress.epoch, progress.loss_sum / progress.loss_rows, loss, value)

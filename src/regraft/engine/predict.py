@@ -55,6 +55,10 @@ class Graft:
         outputs: Tensor = self.head(self.features(sides, k))
         return outputs
 
+    def halves(self, k: int) -> bool:
+        """Whether steps from frontier k on compute in bfloat16."""
+        return self.training.dtype == "bfloat16" and k < len(self.view.stages)
+
     def descend(self, sides: Sequence[Side], k: int) -> tuple[Tensor, Tensor]:
         """Outputs from states at frontier k and the features that they are made of, float32, to take gradients of."""
         if self.training == AS_IT_STANDS or k == len(self.view.stages):
@@ -87,16 +91,19 @@ def sides(pooling: str, columns: int) -> int:
     return 2 if columns == 2 and pooling == "mean" else 1
 
 
-def outputs(graft: Graft, table: Table) -> Tensor:
-    """Outputs for every row of a table, [N, …], in micro-batches of fixed shapes: bits do not depend on N."""
+def outputs(graft: Graft, table: Table, at_once: int = 0) -> Tensor:
+    """Outputs for every row of a table, [N, …], in micro-batches of fixed shapes: bits do not depend on N.
+
+    They are what the network as it stands gives, or with so many rows `at_once` what it gives as its steps compute.
+    """
     found: dict[int, Tensor] = {}
     with memory_watched(), torch.no_grad(), freeze.mode(graft.view, graft.head, None):
-        some = list(table.micro_batches())
+        some = list(table.micro_batches(at_once))
         for (index, count), (following, _) in zip(some, [*some[1:], ([], 0)], strict=True):
             batch = table.batch(index)
             if following:
                 table.prepare(following)
-            made = graft.forward(batch, table.trunk.k)
+            made = graft.descend(batch, table.trunk.k)[0] if at_once else graft.forward(batch, table.trunk.k)
             found |= dict(zip(index[:count], made[:count], strict=True))
     return torch.stack([found[i] for i in range(len(table.rows))])
 

@@ -14,6 +14,7 @@ from regraft.backbone.view import View
 from regraft.engine import cache, compilers, policy
 from regraft.engine.cache import Store, Table
 from regraft.engine.engines import GAIN, Engine
+from regraft.engine.inputs import Inputs, fixed
 from regraft.engine.predict import sides
 from regraft.engine.trunk import Part, Trunk, padded, parts_of, samples
 from regraft.kit import hardware
@@ -37,6 +38,7 @@ class Trunks:
     folder: Folder
     cached: bool = True
     _encoders: dict[str, Encoder] = field(default_factory=dict, init=False)
+    _held: dict[Encoder, Inputs] = field(default_factory=dict, init=False)
     _engines: dict[str, Engine] = field(default_factory=dict, init=False)
     _lawful: dict[str, bool] = field(default_factory=dict, init=False)
     _places: dict[tuple[object, ...], tuple[Path, list[Tensor]]] = field(default_factory=dict, init=False)
@@ -60,11 +62,14 @@ class Trunks:
             return self.encoder
         return self._encoders.setdefault(inputs.fingerprint, view.prepared(inputs).encoder(True))
 
-    def table(self, view: View, k: int, rows: Sequence[Row]) -> Table:
-        """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for."""
+    def table(self, view: View, k: int, rows: Sequence[Row], once: bool = False) -> Table:
+        """States at frontier k of these rows: from the store where there is one, otherwise computed as asked for.
+
+        Rows that are read `once` are not held in memory where they begin at the network's input.
+        """
         trunk, apart = self._trunk(view, k), self.sides(view)
         if not k or not self.cached or view.drawn or not self._law(view, k, rows):
-            return Table(trunk, rows, None, apart)
+            return Table(trunk, rows, None, apart, None if k or once else self._inputs(trunk))
         store, parts = self._store(view, k), parts_of(trunk.encoder, rows, apart)
         if missing := store.lacking(parts):
             filling = self._trunk(view, k)
@@ -74,6 +79,21 @@ class Trunks:
                 pass
         return Table(trunk, rows, store, apart)
 
+    def holds(self, view: View) -> bool:
+        """Whether rows that a trial reads at the network's input stay in memory, for all trials, as far as it goes."""
+        return self.cached and fixed(view.inputs)
+
+    def _inputs(self, trunk: Trunk) -> Inputs | None:
+        if not self.holds(trunk.view):
+            return None
+        return self._held.setdefault(trunk.encoder, Inputs(trunk.encoder, cache.room()))
+
+    def release(self) -> bool:
+        """Hold no more rows in memory that can be read from their cells; whether any were held."""
+        held = any(inputs.held for inputs in self._held.values())
+        self._held.update({encoder: Inputs(encoder, 0) for encoder in self._held})
+        return held
+
     def as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
         """States to score with: as the bundle prepares and computes them, even where the trunk trains on others."""
         if self.ships:
@@ -81,6 +101,7 @@ class Trunks:
         machine = replace(self.machine, dtype="float32", engine="eager", compiles=False, inputs=None)
         if self._exact is None or self._exact.machine != machine:
             self._exact = replace(self, machine=machine)
+            self._exact._held = self._held  # at the network's input both read the same
         return self._exact.table(view, k, rows)
 
     @property

@@ -114,7 +114,9 @@ class Course:
         return self.folder.has(ROOM)
 
     def _narrow(self, plan: Plan, error: NoMemory) -> str:
-        """Halve what goes through the network at once, in writing, since it decides the last bits of what follows."""
+        """Let go of inputs; then halve what goes through the network at once, in writing: it decides the last bits."""
+        if self.trunks.release():
+            return "memory ran out: from here on rows are read from their files in each epoch"
         micro, pieces = self.machine.micro_batch, self.pieces
         if error.in_step and pieces < plan.batch:
             pieces = min(2 * pieces, plan.batch)
@@ -147,8 +149,8 @@ class Course:
         self._begin(plan, graft)
         if graft.training.engine != "eager":
             engines.lay(graft.view, plan.trunk)
-        parts = (self.views(plan), self.data.val, *([more] if more else []))
-        tables = lambda k: tuple(self.table(graft.view, k, part) for part in parts)  # noqa: E731
+        parts = ((self.views(plan), plan.anew), (self.data.val, False), *([(more, False)] if more else []))
+        tables = lambda k: tuple(self.trunks.table(graft.view, k, part, once) for part, once in parts)  # noqa: E731
         yield from fit(plan, graft, self.task, tables, keeper, self.seed, lambda: self.before(plan))
         yield Finished(self._close(plan, graft, self.place(number, plan), keeper))
 

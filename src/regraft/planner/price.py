@@ -120,17 +120,19 @@ def price(course: Course, plan: Plan, steps: Steps, rate: Rate) -> Price:
     kinds = [steps.of(plan, phase) for phase in plan.phases]
     written = _bytes(touched(plan, graft).values())
     seconds = steps.scored_s + kinds[0].made_s + written / WRITTEN
-    read_s, flop, moved, count, launches, cached, filled = 0.0, 0.0, 0.0, 0, 0, 0.0, {0}
+    read_s, flop, moved, count, launches, cached, filled = 0.0, 0.0, 0.0, 0, 0, 0.0, set[int]()
     for phase, kind in zip(plan.phases, kinds, strict=True):
         k, epochs = phase.frontier, min(phase.epochs, 1) if plan.optimizer.whole else phase.epochs
         again = passes(plan, rows)
         fits, trained = epochs * again, phase.epochs * again * (rows // plan.views)
         passed = epochs * len(data.val) + (scored if phase is plan.phases[-1] else 0)
         fresh = 0 if k in filled else rows + scored
-        read = fresh if k else fits * (rows // plan.views) + passed
+        reads, share = fits * (rows // plan.views) + passed, _held(kind.input_bytes * _again(plan, rows, scored))
+        read = fresh if k else reads * (1 - share) + min(reads, fresh) * share
         filled.add(k)
         seconds += read * (kind.read_s + kind.below_s) + fresh * kind.state_bytes / WRITTEN
-        seconds += fits * kind.epoch_s + passed * kind.above_s
+        seconds += fits * kind.epoch_s + epochs * len(data.val) * kind.judged_s
+        seconds += (passed - epochs * len(data.val)) * kind.above_s
         read_s += read * kind.read_s
         flop += fresh * sum(flops[:k]) + (3 * trained + passed) * sum(flops[k:])
         moved += 2 * (fresh * sum(outs[:k]) + passed * sum(outs[k:])) + 4 * trained * kind.row_bytes
@@ -218,8 +220,10 @@ def _memory(course: Course, plan: Plan, graft: Graft, steps: Steps, long: bool) 
     state += trained * sum(bool(close.asked(plan, kept)) for kept in (close.WEIGHTS, close.AVERAGE))
     kinds = [steps.of(plan, phase) for phase in plan.phases]
     most = max(kinds, key=lambda kind: kind.row_bytes * kind.rows)
-    kept = round((len(course.views(plan)) + len(course.data.val)) * max(kind.state_bytes for kind in kinds))
+    rows, val, test = len(course.views(plan)), len(course.data.val), len(course.data.test)
+    kept = round((rows + val) * max(kind.state_bytes for kind in kinds))
     held = 2 * kept if cache.fits(kept) else kept  # mapped from the disk, and gathered
+    held += min(cache.room(), round(max(kind.input_bytes for kind in kinds) * _again(plan, rows, val + test)))
     return Memory(
         weights=_bytes((*view.module.parameters(), *view.module.buffers(), *graft.head.parameters())),
         trained=trained,
@@ -231,6 +235,16 @@ def _memory(course: Course, plan: Plan, graft: Graft, steps: Steps, long: bool) 
         held=held + (FITTED * kept if plan.optimizer.whole else 0),
         packed=2 * (2 * trained + state) if long else trained,
     )
+
+
+def _again(plan: Plan, rows: int, scored: int) -> int:
+    """How many rows may be held at the network's input."""
+    return scored if plan.anew else rows + scored
+
+
+def _held(need: float) -> float:
+    """The share of rows' inputs that stays in memory."""
+    return min(1.0, cache.room() / need) if need else 0.0
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 
+import torch
+
+from regraft.backbone.stages import Batch
 from regraft.backbone.view import View
 from regraft.engine import engines, trunk
 from regraft.engine.predict import sides
 from regraft.errors import ModelError, NoMemory, memory_watched
 from regraft.kit import hardware, meter, shelf
+from regraft.planner.sizes import BACKWARD
 from regraft.waist import BackboneCard, Data, Encoder, MachineCard, Training
 
 HALF = 1.2
 """From which gain on bfloat16 is taken."""
+STEP_ROWS, STEP_S = 32, 1.0
+"""Ways to train are timed on batches of so many rows, of fewer where a step would take longer."""
 
 
 def machine(view: View, data: Data, encoder: Encoder, precision: str) -> MachineCard:
@@ -59,7 +65,7 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
             if precision == "auto" and not kept:
                 engine, told = engines.fastest(view, batch, half)
                 notes += [told] if told else []
-                training, told = engines.training(view, batch, engine, half)
+                training, told = engines.training(view, _step(batch, ran_s), engine, half)
                 notes += [told] if told else []
         kept.add(promised)
         forward_s += share * apart * (prepared_s + ran_s) / len(some)
@@ -83,6 +89,13 @@ def _machine(view: View, data: Data, encoder: Encoder, precision: str, micro: in
         inputs=None if inputs == view.inputs else inputs,
         training=training,
     )
+
+
+def _step(batch: Batch, ran_s: float) -> Batch:
+    """A batch as large as one of training, or as fits into `STEP_S`: in a small one preparing weights counts most."""
+    n = len(next(iter(batch.values())))
+    rows = max(n, min(STEP_ROWS, int(STEP_S / (BACKWARD * ran_s / n))))
+    return {name: value[torch.arange(rows) % n] for name, value in batch.items()}
 
 
 def backbone(view: View, fingerprint: str) -> BackboneCard:

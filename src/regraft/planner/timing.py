@@ -39,7 +39,8 @@ class Timed:
     `saved_bytes` for its gradients.
 
     A row takes `read_s` from its cell to a tensor, `below_s` from there to its state at the frontier, of `state_bytes`,
-    and `above_s` on to an output without gradients. `made_s` is what the model took to be made.
+    and `above_s` on to an output without gradients, `judged_s` to one that epochs are compared by. `made_s` is what the
+    model took to be made. Training that begins at the input holds `input_bytes` of a row in memory, where it holds any.
     """
 
     epoch_s: float
@@ -50,7 +51,9 @@ class Timed:
     below_s: float
     above_s: float
     state_bytes: float
+    judged_s: float
     made_s: float = 0.0
+    input_bytes: float = 0.0
 
     @property
     def row_bytes(self) -> float:
@@ -163,7 +166,9 @@ class _Bench:
             below_s=mean("below_s"),
             above_s=mean("above_s"),
             state_bytes=mean("state_bytes"),
+            judged_s=mean("judged_s"),
             made_s=made_s,
+            input_bytes=mean("input_bytes"),
         )
 
     def _step(self, members: list[int], rows: int) -> Timed:
@@ -183,9 +188,13 @@ class _Bench:
         some = self.table.batch(few)
         with torch.no_grad(), freeze.mode(graft.view, graft.head, None):
             graft.forward(some, k)
-            above_s = _seconds(lambda: graft.forward(some, k)) / len(few)
+            above_s = judged_s = _seconds(lambda: graft.forward(some, k)) / len(few)
+            if graft.halves(k):
+                judged_s = _seconds(lambda: graft.descend(batch, k)) / fewer
         descended, ruled, saved = self._descended(batch, index)
         state = sum(t.numel() * t.element_size() for side in batch for t in leaves(side.state.value)) if k else 0
+        stays = not k and self.course.trunks.holds(graft.view)
+        held = [t for side in batch for t in side.state.inputs.values()] if stays else []
         more = rows / fewer
         return Timed(
             epoch_s=descended * more + ruled,
@@ -196,6 +205,8 @@ class _Bench:
             below_s=below_s,
             above_s=above_s,
             state_bytes=state / fewer,
+            judged_s=judged_s,
+            input_bytes=sum(t.numel() * t.element_size() for t in held) / fewer,
         )
 
     def _descended(self, batch: list[Side], index: list[int]) -> tuple[float, float, int]:
