@@ -5,7 +5,8 @@ trunk in each step, once for all heads, and loops over these; independent loops 
 are run, the time of 52 is told from them). All sides decode and encode the same pictures of ants_bees, of which the
 sides that loop do it in every epoch; they take the same batches at the same rates. The network is a
 `vit_small_patch16_224` of timm with random weights, for its speed is what is measured. Before a time is printed,
-19 of 20 steady heads must give equal answers on 99.5 % of the validation rows, and the best head must be as accurate.
+19 of 20 steady heads must give equal answers on 99.5 % of the validation rows (in bfloat16 on 97 %), and the best head
+must be as accurate.
 At high rates a head swings from side to side, and rounding decides where it ends: steady are those that the loop itself
 trains to the same answers where every feature is moved by a millionth (in bfloat16 by a hundredth) of its size.
 
@@ -40,7 +41,7 @@ from regraft.engine.grid import Setting, descend
 from regraft.engine.predict import everything
 from regraft.planner.course import Course
 
-BENCH, BATCH, EQUAL, HEADS, ALONE = 2, 32, 0.995, 0.95, 2
+BENCH, BATCH, EQUAL, HALVED, HEADS, ALONE = 2, 32, 0.995, 0.97, 0.95, 2
 RATES = [round(1e-3 * 10 ** (i / 4), 6) for i in range(13)]
 SETTINGS = [Setting(*one) for one in itertools.product(RATES, (0.0, 0.9), (0.0, 1e-4))]
 SHARED_FORWARD, LOOPS = "a forward each step for all heads", "a loop for each head"
@@ -126,16 +127,18 @@ def opened(data: Path, given: argparse.Namespace, place: Path) -> Work:
 def race(work: Work, given: argparse.Namespace, name: str, place: Path) -> None:
     """The three sides in turns."""
     found: list[dict[str, Any]] = []
-    firm = steady(work, 1e-6 if work.course.machine.dtype == "float32" else 1e-2)
+    half = work.course.machine.dtype != "float32"
+    gap, least = (1e-2, HALVED) if half else (1e-6, EQUAL)
+    firm = steady(work, gap, least)
+    picked = firm.nonzero().flatten()[:ALONE].tolist()
     print(f"{name}: {int(firm.sum())} of {len(firm)} heads are steady", file=sys.stderr)
 
     def check(made: dict[str, Tensor]) -> None:
         ours = made["regraft"]
         shared, alone = made[SHARED_FORWARD], made[LOOPS]
-        held = firm[: len(alone)]
         equal = {
-            SHARED_FORWARD: _equal(ours[firm], shared[firm]),
-            LOOPS: _equal(ours[: len(alone)][held], alone[held]),
+            SHARED_FORWARD: _equal(ours[firm], shared[firm], least),
+            LOOPS: _equal(ours[picked], alone, least),
         }
         best = [float((one == work.judged).double().mean(1).max()) for one in (ours, shared)]
         assert min(equal.values()) >= HEADS, f"heads with equal answers on validation rows: {equal}"
@@ -145,7 +148,7 @@ def race(work: Work, given: argparse.Namespace, name: str, place: Path) -> None:
     sides: dict[str, Callable[[], Tensor]] = {
         "regraft": lambda: ours(work, place),
         SHARED_FORWARD: lambda: shared(work),
-        LOOPS: lambda: torch.stack([shared(work, [one])[0] for one in SETTINGS[:ALONE]]),
+        LOOPS: lambda: torch.stack([shared(work, [SETTINGS[i]])[0] for i in picked]),
     }
     seconds = turns(sides, given.rounds, check)
     engine = fastest(work.course)
@@ -178,19 +181,19 @@ def race(work: Work, given: argparse.Namespace, name: str, place: Path) -> None:
         )
 
 
-def steady(work: Work, gap: float) -> Tensor:
+def steady(work: Work, gap: float, least: float) -> Tensor:
     """Which heads [T] the loop over heads trains to equal answers where all features are moved by so much."""
     draw = torch.Generator().manual_seed(0)
     rows = torch.arange(len(work.truth)).split(BATCH)
     x, held = torch.cat([work.features("train", part.tolist()) for part in rows]), work.validation()
     moved = x * (1 + gap * torch.randn(x.shape, generator=draw))
     one, other = (loop(work, lambda index, some=some: some[index], held, SETTINGS) for some in (x, moved))
-    return (one == other).double().mean(1) >= EQUAL
+    return (one == other).double().mean(1) >= least
 
 
-def _equal(ours: Tensor, theirs: Tensor) -> float:
-    """The share of heads whose answers [T, n] are equal on nearly all rows."""
-    return float(((ours == theirs).double().mean(1) >= EQUAL).double().mean())
+def _equal(ours: Tensor, theirs: Tensor, least: float) -> float:
+    """The share of heads whose answers [T, n] are equal on at least such a share of the rows."""
+    return float(((ours == theirs).double().mean(1) >= least).double().mean())
 
 
 def ours(work: Work, place: Path) -> Tensor:

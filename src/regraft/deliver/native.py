@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from regraft.backbone import bundle as bundles
-from regraft.errors import Unproven
+from regraft.errors import ResourceError, Unproven
 from regraft.kit import durable, hardware, shelf
 from regraft.waist import READY, Insert, Opening
 
@@ -154,7 +154,8 @@ def ahead() -> Iterator[None]:
         yield
         return
     with contextlib.nullcontext() if _held else one_process():
-        _held[-1].begin([name for name in LIBRARIES if name in sys.modules])
+        with contextlib.suppress(OSError, ResourceError):  # it is asked for again when a bundle is there
+            _held[-1].begin([name for name in LIBRARIES if name in sys.modules])
         yield
 
 

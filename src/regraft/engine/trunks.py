@@ -95,14 +95,19 @@ class Trunks:
         return held
 
     def as_shipped(self, view: View, k: int, rows: Sequence[Row]) -> Table:
-        """States to score with: as the bundle prepares and computes them, even where the trunk trains on others."""
+        """States to score with: as the bundle prepares them, in its numbers, even where the trunk trains on others."""
+        return self.shipping.table(view, k, rows)
+
+    @property
+    def shipping(self) -> Trunks:
+        """The trunks that rows are scored with: these, or others where these do not take and compute what ships."""
         if self.ships:
-            return self.table(view, k, rows)
-        machine = replace(self.machine, dtype="float32", engine="eager", compiles=False, inputs=None)
+            return self
+        machine = replace(self.machine, dtype="float32", compiles=False, inputs=None)
         if self._exact is None or self._exact.machine != machine:
             self._exact = replace(self, machine=machine)
             self._exact._held = self._held  # at the network's input both read the same
-        return self._exact.table(view, k, rows)
+        return self._exact
 
     @property
     def ships(self) -> bool:

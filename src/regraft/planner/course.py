@@ -140,17 +140,24 @@ class Course:
             return
         keeper = self._keeper(number, plan)
         graft = self.graft(plan)
-        scored = self.data.test if self.trunks.ships else ()
-        more = self.data.unlabelled if plan.means else ()
-        rows = list({id(row): row for row in (*self.views(plan), *more, *self.data.val, *scored)}.values())
-        yield from self.trunks.warm(graft.view, plan.phases[0].frontier, rows)
+        more, k = self.data.unlabelled if plan.means else (), plan.phases[0].frontier
+        trained, scored = (*self.views(plan), *more), (*self.data.val, *self.data.test)
+        if self.trunks.ships:
+            trained, scored = (*trained, *scored), ()
+        yield from self.trunks.warm(graft.view, k, list({id(row): row for row in trained}.values()))
+        if scored:
+            yield from self.trunks.shipping.warm(graft.view, k, scored)
         if close.asked(plan, close.CHANGE):
             yield from self.trunks.warm(pretrained := self.pretrained(plan), len(pretrained.stages), self.views(plan))
         self._begin(plan, graft)
         if graft.training.engine != "eager":
             engines.lay(graft.view, plan.trunk)
-        parts = ((self.views(plan), plan.anew), (self.data.val, False), *([(more, False)] if more else []))
-        tables = lambda k: tuple(self.trunks.table(graft.view, k, part, once) for part, once in parts)  # noqa: E731
+        own = ((self.views(plan), plan.anew), *([(more, False)] if more else []))
+
+        def tables(k: int) -> tuple[Table, ...]:
+            train, *rest = (self.trunks.table(graft.view, k, part, once) for part, once in own)
+            return train, self.trunks.as_shipped(graft.view, k, self.data.val), *rest
+
         yield from fit(plan, graft, self.task, tables, keeper, self.seed, lambda: self.before(plan))
         yield Finished(self._close(plan, graft, self.place(number, plan), keeper))
 
@@ -325,7 +332,7 @@ class Course:
         ended, saved = keeper.load() or (Progress(), {})
         for split in SPLITS:
             rows = getattr(self.data, split)
-            if (made := saved.get(ANSWERS) if split == "val" and self.trunks.ships else None) is None:
+            if (made := saved.get(ANSWERS) if split == "val" else None) is None:
                 made = outputs(graft, self.trunks.as_shipped(graft.view, k, rows))
             ys = [row.y for row in rows]
             scores += score(self.task, made, ys, split, self.seed)

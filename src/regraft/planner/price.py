@@ -131,6 +131,8 @@ def price(course: Course, plan: Plan, steps: Steps, rate: Rate) -> Price:
         read = fresh if k else reads * (1 - share) + min(reads, fresh) * share
         filled.add(k)
         seconds += read * (kind.read_s + kind.below_s) + fresh * kind.state_bytes / WRITTEN
+        if k and fresh and not course.trunks.ships:  # what is scored goes through in float32
+            seconds += scored * max(0.0, machine.forward_s * sum(flops[:k]) / sum(flops) - kind.below_s)
         seconds += fits * kind.epoch_s + epochs * len(data.val) * kind.judged_s
         seconds += (passed - epochs * len(data.val)) * kind.above_s
         read_s += read * kind.read_s
