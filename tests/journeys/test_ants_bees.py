@@ -65,6 +65,7 @@ def test_the_probe_is_as_good_as_sklearn_on_the_same_features(shared: Path, plac
     assert done.verdict.decision == "ship"
 
 
+@pytest.mark.slow
 def test_partial_is_no_worse_than_the_probe(shared: Path, place: Path, cache: None) -> None:
     probe = run(shared, place, "probe").winner
     partial_run = run(shared, place, "partial", (("partial.depth", "2"), ("partial.epochs", "16")))

@@ -116,6 +116,7 @@ print(json.dumps([a["label"] for a in model.predict(json.loads(sys.argv[2]))]), 
 # ---------------------------------------------------------------- what trains little or nothing wins
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_breeds_that_the_network_knows_need_no_training_of_it(place: Path) -> None:
     """Pictures of ImageNet for a network of ImageNet: its features tell them apart, and the cheapest such plan wins."""

@@ -99,6 +99,7 @@ def test_questions_on_minilm(shared: Path, place: Path) -> None:
     piped("predict", run, "-", cwd=place, said="", code=2)
 
 
+@pytest.mark.slow
 def test_alike_pairs_on_minilm(shared: Path, place: Path) -> None:
     asked = ["adapt", shared / "data/stsb", "--model", shared / MINILM, "--strategy", "probe", "--max-rows", "200"]
     asked += ["--target", "score", "--text", "sentence1,sentence2", "--metric", "spearman"]
