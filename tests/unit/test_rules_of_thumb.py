@@ -203,6 +203,13 @@ def test_few_rows_say_a_head_unless_a_head_falls_short() -> None:
     assert verdict(short) == ("race", "what was measured overrules every rule that fires")
 
 
+def test_labels_that_look_wrong_say_a_head_unless_a_head_falls_short() -> None:
+    """A head that leaves 10 points to gain, beside the labels that look wrong, is not where to begin."""
+    noisy = replace(CARRIED, rows=600, labels_kept=False, noise=0.1)
+    assert held("E18", replace(noisy, probe=0.81)).stands
+    assert held("E18", replace(noisy, probe=0.8)).overruled
+
+
 def test_the_text_names_both_senses_and_the_trade_offs() -> None:
     text = " ".join(explain(CASE, SAID, rules(CASE, SAID)).split())
     assert "In the broad sense it is any reuse of a pretrained network, fine-tuning included." in text

@@ -68,7 +68,7 @@ class Other:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._said: BinaryIO | None = None
-        self._asked = threading.Lock()
+        self._asked = threading.RLock()
 
     def ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What these lines made of what is asked.
@@ -105,16 +105,17 @@ class Other:
         )
 
     def close(self) -> None:
-        """End it; it may be asked again."""
-        process, self._process = self._process, None
-        if process and process.stdin and process.stdout:
-            process.terminate()  # it may be importing what nobody will ask for
-            for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-            process.wait()
-        if self._said:
-            self._said.close()
+        """End it, after an answer that another thread waits for; it may be asked again."""
+        with self._asked:
+            process, self._process = self._process, None
+            if process and process.stdin and process.stdout:
+                process.terminate()  # it may be importing what nobody will ask for
+                for pipe in (process.stdin, process.stdout):
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+                process.wait()
+            if self._said:
+                self._said.close()
 
     def _begin(self, imports: Sequence[str]) -> None:
         self.close()

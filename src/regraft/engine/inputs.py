@@ -35,7 +35,10 @@ class Inputs:
         return len(self._rows)
 
     def tensors(self, parts: Sequence[Part]) -> dict[str, Tensor]:
-        """The batch of these parts, in their order."""
+        """The batch of these parts in their order, name → [n, …] as the encoder makes it; equal parts are read once.
+
+        Raises: as the encoder, for what cannot be read.
+        """
         found = {part.key: self._rows[part.key] for part in parts if part.key in self._rows}
         if lacking := [part for part in {part.key: part for part in parts}.values() if part.key not in found]:
             made = self.encoder.tensors([part.value for part in lacking])

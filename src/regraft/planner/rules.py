@@ -241,7 +241,7 @@ def _probed(m: Measured) -> str:
 
 OVERRULES: tuple[tuple[tuple[str, ...], Callable[[Measured], str]], ...] = (
     (("tune", "scratch"), at_ceiling),
-    (("E1 extract", "E5 extract"), falls_short),
+    (("E1 extract", "E5 extract", "E18 extract"), falls_short),
     (("scratch", "E19 tune"), carried_over),
     (("E6 extract",), nothing_carried),
     (("asis",), asis_beaten),
