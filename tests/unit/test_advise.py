@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from regraft.deliver.foreseen import sentences
 from regraft.errors import ModelError
 from regraft.flow import finish
 from regraft.kit.store import Folder
-from regraft.planner import advise, profile
+from regraft.planner import advise, profile, rules
 from regraft.planner.course import Course
 from regraft.planner.propose import propose
-from regraft.planner.rules import Fired, Needs
+from regraft.planner.rules import Fired, Measured, Needs
 from regraft.planner.survey import backbone
 from regraft.planner.timing import Steps, Timed, key
 from regraft.waist import Budget, Facts, Finished, Options, Plan, Said, Trial
@@ -142,18 +143,36 @@ def test_advice_begins_with_what_runs_where_no_plan_goes_the_way_that_is_named(
     assert told.way == "extract" and told.first.strategy == "full" and not told.others
 
 
-@pytest.mark.parametrize(("overruled", "begins"), [("a head falls short", "tune"), ("", "extract")])
+@pytest.mark.parametrize(
+    ("against", "stands", "begins"),
+    [
+        ({"extract"}, (), "tune"),
+        ({"tune"}, (), "extract"),
+        (set(), (), "extract"),
+        ({"extract"}, ("extract",), "extract"),
+    ],
+)
 def test_a_race_begins_with_a_way_that_no_evidence_speaks_against(
-    course: Course, monkeypatch: pytest.MonkeyPatch, overruled: str, begins: str
+    course: Course, monkeypatch: pytest.MonkeyPatch, against: set[str], stands: Sequence[str], begins: str
 ) -> None:
-    few = Fired("E1", "few rows", "extract", bool(overruled), "42 rows", "an article", overruled)
-    monkeypatch.setattr("regraft.planner.rules.rules", lambda *_: (few,))
+    fired = tuple(Fired("E3", "a rule", way, True, "1,200 rows", "an article") for way in stands)
+    monkeypatch.setattr("regraft.planner.rules.rules", lambda *_: fired)
+    monkeypatch.setattr("regraft.planner.rules.verdict", lambda *_: ("race", "no rule decides"))
+    monkeypatch.setattr("regraft.planner.rules.against", lambda *_: against)
     monkeypatch.setattr("regraft.planner.rules.explain", lambda *_: "")
     facts = Facts(places.card(course), backbone(course.view, "mark"), course.machine)
-    told = finish(advise.advise(facts, course, plans_of(course, "probe", "partial", "scratch"), Needs()))
+    told = finish(advise.advise(facts, course, plans_of(course, "probe", "partial", "full", "scratch"), Needs()))
     ways = {one.label: one.way for one in told.priced}
     assert told.way == "race" and told.first.way == begins
-    assert {begins, *(ways[label] for label in told.others)} == {"extract", "tune"}
+    tuned = [plan for plan in told.priced if plan.way == "tune"]
+    assert told.first == (tuned[-1] if begins == "tune" else told.priced[0]), "the deepest where there is much to gain"
+    assert {ways[label] for label in told.others} <= {"extract", "tune"}
+
+
+def test_evidence_speaks_against_one_way_at_most() -> None:
+    some = Measured(rows=800, classes=2, params=11_700_000, untrained=0.5, chance=0.5)
+    told = {probe: rules.against(dataclasses.replace(some, probe=probe)) for probe in (0.55, 0.7, 0.95, 0.99)}
+    assert told == {0.55: set(), 0.7: {"extract"}, 0.95: set(), 0.99: {"tune"}}
 
 
 # ---------------------------------------------------------------- the command

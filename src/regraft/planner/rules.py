@@ -241,12 +241,22 @@ def _probed(m: Measured) -> str:
 
 OVERRULES: tuple[tuple[tuple[str, ...], Callable[[Measured], str]], ...] = (
     (("tune", "scratch"), at_ceiling),
-    (("E1 extract", "E5 extract", "E18 extract"), falls_short),
+    (("E1 extract", "E5 extract", "E6 extract", "E18 extract"), falls_short),
     (("scratch", "E19 tune"), carried_over),
     (("E6 extract",), nothing_carried),
     (("asis",), asis_beaten),
 )
 """What evidence overrules: a way, whichever rule names it, or one that a certain rule names."""
+
+
+def against(measured: Measured) -> set[str]:
+    """Of "extract" and "tune", the one that what was measured speaks against; never both, as a head is near or short.
+
+    >>> against(Measured(rows=800, classes=2, params=11_700_000, probe=0.7, untrained=0.5, chance=0.5))
+    {'extract'}
+    """
+    return {way for way, evidence in (("extract", falls_short), ("tune", at_ceiling)) if evidence(measured)}
+
 
 # fmt: off
 RULES = (
