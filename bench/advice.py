@@ -13,7 +13,8 @@ Costs are forward equivalents: FLOP of all that is done, backward passes and sco
 one training row. The goals: 1 % of the oracle's; 7 of 8 that hold. The ratios are the oracle's cost over the choice's.
 
 The ranking of five backbones by accuracy on test, each with the better of a head and its last stage trained, is
-compared by Kendall's tau with that of each transferability score, of all by their mean rank, and of size.
+compared by Kendall's tau with that of regraft, which chooses by LogME, of each transferability score, and of size. That
+LogME decides was settled on these very sets: others may tell another tale.
 
     python bench/advice.py [--quick] [--pair NAME] [--again]
 """
@@ -34,13 +35,15 @@ import numpy as np
 import oracle
 from oracle import BACKBONES, PAIRS, RANKED, SETS, Opened, Pair
 from results import Comparison, keep, measured
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau
 from torch.utils.flop_counter import FlopCounterMode
 
 from regraft.data.open import card
 from regraft.flow import finish
 from regraft.planner import advise, profile, survey
 from regraft.planner.advise import Advice
+from regraft.planner.choose import Candidate
+from regraft.planner.choose import ranked as order
 from regraft.planner.propose import propose
 from regraft.planner.request import strategies_of
 from regraft.planner.rules import Needs
@@ -48,7 +51,7 @@ from regraft.planner.transfer import scores
 from regraft.waist import Facts, Options, Reading
 
 T = TypeVar("T")
-SIDE, ORACLE = "regraft advise", "the oracle"
+SIDE, CHOICE, ORACLE = "regraft advise", "regraft's choice", "the oracle"
 NEAR = ("ants_bees", "flowers_sharp", "product_reviews_cr", "trec_questions")
 """What a person would call near: photographs for networks of photographs, plain English for one of sentences."""
 FEW, POINTS, HOLD, COST = 500, 1.0, 7, 0.01
@@ -251,7 +254,7 @@ def choose(given: argparse.Namespace, pairs: Sequence[Pair]) -> None:
 def rank(given: argparse.Namespace) -> None:
     """The ranking of backbones by scores of their features, against the oracle's."""
     work = f"ranking {len(BACKBONES)} backbones on {len(SETS)} sets of pictures"
-    if measured(8, work, "mean rank of scores", ORACLE) and not given.again:
+    if measured(8, work, CHOICE, ORACLE) and not given.again:
         print(f"{work}: measured already")
         return
     reached: dict[str, float] = {}
@@ -278,26 +281,30 @@ def rank(given: argparse.Namespace) -> None:
             tau = kendalltau(values, [reached[name] for name in names]).statistic
             taus.setdefault(score, []).append(round(float(tau), 3))
     means = {score: statistics.mean(found) for score, found in taus.items()}
-    single = max((score for score in means if score != "mean rank"), key=means.__getitem__)
+    single = max((score for score in means if score != CHOICE), key=means.__getitem__)
     print("; ".join(f"{score} {mean:+.3f} {taus[score]}" for score, mean in means.items()))
-    difference = f"{means['mean rank']:+.3f}; the best single score, {single}, {means[single]:+.3f}"
+    difference = f"{means[CHOICE]:+.3f}; the best single score, {single}, {means[single]:+.3f}"
     equal = {"what": "mean of Kendall's tau with the oracle", "difference": difference}
     more_told = {
         "in": UNIT,
         "tau": taus,
         "scores": told,
         "test": reached,
-        "reached": means["mean rank"] >= means[single],
+        "reached": means[CHOICE] >= means[single],
     }
     if not given.quick:
-        keep(Comparison(8, work, "mean rank of scores", ORACLE, costs, 0.0, 0.0, equal, False, more_told))
+        keep(Comparison(8, work, CHOICE, ORACLE, costs, 0.0, 0.0, equal, False, more_told))
 
 
 def ranked(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Score → its values for candidates, and "mean rank" of all of them but size."""
+    """Score → its values for candidates, and the order in which `regraft advise` puts them: minus their ranks."""
     found = {name: [row[name] for row in rows] for name in rows[0]}
-    ranks = [rankdata(values) for name, values in found.items() if name != "size"]
-    return found | {"mean rank": np.mean(ranks, 0).tolist()}
+    told = [tuple((name, value) for name, value in row.items() if name != "size") for row in rows]
+    made = [
+        Candidate(str(at), round(row["size"]), some, None, "", 0.0)
+        for at, (row, some) in enumerate(zip(rows, told, strict=True))
+    ]
+    return found | {CHOICE: [-one.rank for one in sorted(order(made), key=lambda one: int(one.name))]}
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from regraft.kit import durable
 from tests import places
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = [("kill", "one", 9), ("kill", "race", 6), ("full", "one", 8), ("full", "race", 5), ("power", "one", 4)]
+SMALL = [("kill", "one", 5), ("kill", "race", 3), ("full", "one", 5), ("full", "race", 3), ("power", "one", 3)]
 ALL = [("kill", "race", "200"), ("kill", "one", "all"), ("full", "one", "all"), ("full", "race", "200")]
 ALL += [("power", "one", "all"), ("power", "race", "100")]
 

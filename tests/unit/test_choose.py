@@ -75,7 +75,7 @@ def test_all_are_judged_on_the_same_rows_and_what_cannot_be_used_is_named(home: 
     ]
     assert [one.rank for one in told.candidates] == sorted(one.rank for one in told.candidates)
     assert [one.size for one in told.candidates] == [2.0] * 3 and told.largest == told.best.name
-    assert told.counted == choose.COUNTED and told.error is not None and 0 < told.error < 0.5
+    assert told.by == "logme" and told.error is not None and 0 < told.error < 0.5
     assert all(one.seconds >= 0 for one in told.candidates) and told.seconds > 0
 
 
@@ -145,7 +145,7 @@ def test_other_targets_are_ranked_by_what_scores_they_have(of: Any, tmp_path: Pa
     places.encoder_model(tmp_path / "zoo" / "a")
     places.encoder_model(tmp_path / "zoo" / "b", "classifier", seed=1)
     told = chosen(tmp_path, ("a", "b"), reading=Reading(task=places.TASKS[of]))
-    assert told.counted == (("knn", "ridge", "logme") if of == "number" else ()) and told.error is None
+    assert told.by == ("logme" if of == "number" else "size") and told.error is None
     if of == "multi":
         assert told.best.name == told.largest and "no score knows such targets" in choosing(told)[0]
 
@@ -157,14 +157,14 @@ def candidate(name: str, params: int, knn: float, ridge: float, logme: float) ->
     return Candidate(name, params, (("knn", knn), ("ridge", ridge), ("logme", logme)), None, "", 1.0)
 
 
-def test_ranks_are_means_over_scores_and_equal_ones_share_theirs() -> None:
-    made = [candidate("a", 5, 0.9, 0.8, -1), candidate("b", 9, 0.7, 0.8, 0), candidate("c", 2, 0.5, 0.9, 1)]
+def test_ranks_are_by_logme_and_equal_ones_share_theirs() -> None:
+    made = [candidate("a", 5, 0.9, 0.8, -1), candidate("b", 9, 0.7, 0.8, -1), candidate("c", 2, 0.5, 0.9, 1)]
     told = choose.ranked(made)
-    assert [(one.name, one.size, one.rank) for one in told] == [("c", 3, 1.67), ("a", 2, 2.17), ("b", 1, 2.17)]
+    assert [(one.name, one.size, one.rank) for one in told] == [("c", 3, 1), ("a", 2, 2.5), ("b", 1, 2.5)]
     choice = Choice(100, told, (LeftOut("d", "no model", "d"), LeftOut("e", "no model", "e")), 1.0)
     assert choice.split == (("knn", "a"),) and choice.largest == "b"
     lines = choosing(choice)
-    assert lines[0] == "c is taken, the first of 3 by mean rank in knn, ridge, logme, on the same 100 rows"
+    assert lines[0] == "c is taken, the first of 3 by logme, on the same 100 rows"
     assert lines[1:3] == ["scores do not agree: knn puts a first", "by size alone it would be b"]
     assert lines[3:] == ["left out: d, e: no model"]
 
@@ -213,7 +213,7 @@ def test_a_zoo_without_a_folder_is_refused_before_data_is_read(home: Path, capsy
 def test_the_command_tells_the_choice_and_goes_on_with_it(home: Path, capsys: Captured) -> None:
     kept = home / "kept"
     code, out, _ = call(["advise", home / "data", "--zoo", home / "zoo", "--goal", "speed", "--out", kept], capsys)
-    assert code == 0 and "by size" in out and "mean rank" in out and "leep" in out and "as is" in out
+    assert code == 0 and "by size" in out and "  rank  " in out and "leep" in out and "as is" in out
     assert "left out: texts: this model reads texts" in out and "has the same trunk as first" in out
     (best,) = [line.partition(" is taken")[0] for line in out.splitlines() if " is taken, the first of 3 " in line]
     (line,) = [line for line in out.splitlines() if line.startswith("begin with probe")]
@@ -230,7 +230,13 @@ def test_python_gets_the_advice_and_its_record_holds_all(home: Path) -> None:
     told = json.loads(json.dumps(plain(found)))
     assert found.model == told["model"] == told["choice"]["candidates"][0]["name"] and found.model in models
     assert found.first.strategy == "probe" and told["survey"]["asis"] is None and told["choice"]["rows"] == 42
-    assert [name for name, _ in told["choice"]["candidates"][1]["scores"]] == [*choose.COUNTED, "nleep"]
+    assert [name for name, _ in told["choice"]["candidates"][1]["scores"]] == [
+        "knn",
+        "ridge",
+        "h_score",
+        "logme",
+        "nleep",
+    ]
 
 
 def test_networks_in_python_are_called_by_their_class(monkeypatch: pytest.MonkeyPatch) -> None:

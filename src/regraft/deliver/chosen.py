@@ -24,7 +24,7 @@ def models(choice: Choice) -> Grid:
     return Grid(
         caption=f"Features of the same {choice.rows:,} rows, judged by how they set labels apart. In scores higher is "
         "better, in ranks lower.",
-        head=("model", "weights", "by size", *names, "mean rank", "seconds"),
+        head=("model", "weights", "by size", *names, "rank", "seconds"),
         rows=tuple(rows),
         right=tuple(range(1, len(names) + 5)),
         marked=(0,),
@@ -41,8 +41,8 @@ def shorter(choice: Choice) -> dict[str, str]:
 def choosing(choice: Choice) -> list[str]:
     """How one of several models was chosen, in words."""
     short = shorter(choice)
-    best, counted = short[choice.best.name], choice.counted
-    by = f"by mean rank in {', '.join(counted)}" if counted else "by size: no score knows such targets"
+    best, scored = short[choice.best.name], choice.by != "size"
+    by = f"by {choice.by}" if scored else "by size: no score knows such targets"
     told = [f"{best} is taken, the first of {len(choice.candidates)} {by}, on the same {choice.rows:,} rows"]
     if choice.error is not None:
         within = f"; within it of the best: {', '.join(short[name] for name in choice.close)}" if choice.close else ""
@@ -50,7 +50,7 @@ def choosing(choice: Choice) -> list[str]:
     if choice.split:
         firsts = ", ".join(f"{score} puts {short[name]} first" for score, name in choice.split)
         told.append(f"scores do not agree: {firsts}")
-    if counted and choice.largest != choice.best.name:
+    if scored and choice.largest != choice.best.name:
         told.append(f"by size alone it would be {short[choice.largest]}")
     shared = [one for one in choice.candidates if one.same]
     told += [f"{short[one.name]} has the same trunk as {short[one.same]}: it was run once" for one in shared]

@@ -1,4 +1,4 @@
-"""Choose among backbones: one sample of rows through each of them, transferability scores side by side, a mean rank."""
+"""Choose among backbones: one sample of rows through each of them, transferability scores side by side, LogME ranks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from regraft.waist import Data, Encoder, Event, MachineCard, Options, Row, Said,
 
 PASSES_S = 20.0
 """What one pass of the sample through every network may take together."""
-COUNTED = ("knn", "ridge", "h_score", "logme")
-"""The scores whose ranks are averaged: those that hold no random start and that every network has."""
+DECIDES = "logme"
+"""The score that ranks. Right answers on a few hundred rows (knn, ridge) are equal for several good networks, so ranks
+made of them swap: Kendall's tau with the oracle was 0.92 for LogME, 0.84 for the mean of four ranks (bench 8)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A backbone as the sample showed it.
 
-    `size` is its rank by weights, the largest first, `rank` the mean of its ranks by knn, ridge, h_score and logme, as
-    far as they apply; of equals the middle rank counts. `asis` is the accuracy of its own labels. `same` names the
-    candidate with the same trunk, whose features these are; `seconds` are those of the pass and the scores.
+    `size` is its rank by weights, the largest first, `rank` that by LogME, where it applies; of equals the middle rank
+    counts. `asis` is the accuracy of its own labels. `same` names the candidate with the same trunk, whose features
+    these are; `seconds` are those of the pass and the scores.
     """
 
     name: str
@@ -59,7 +60,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Backbones by their mean rank on so many rows, the best first, and what is no backbone for such data."""
+    """Backbones by their rank on so many rows, the best first, and what is no backbone for such data."""
 
     rows: int
     candidates: tuple[Candidate, ...]
@@ -71,9 +72,9 @@ class Choice:
         return self.candidates[0]
 
     @property
-    def counted(self) -> tuple[str, ...]:
-        """The scores that the rank is made of; none for targets that no score knows."""
-        return tuple(name for name, _ in self.best.scores if name in COUNTED)
+    def by(self) -> str:
+        """What ranks: a score, or for targets that no score knows the size."""
+        return DECIDES if DECIDES in dict(self.best.scores) else "size"
 
     @property
     def error(self) -> float | None:
@@ -179,15 +180,15 @@ def ranked(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
     Where there are no scores the largest comes first.
 
-    >>> made = [Candidate(n, p, s, None, "", 0.0) for n, p, s in (("a", 9, (("knn", 0.5),)), ("b", 4, (("knn", 0.7),)))]
+    >>> told = ("a", 9, (("logme", 0.5),)), ("b", 4, (("logme", 0.7),))
+    >>> made = [Candidate(name, params, scores, None, "", 0.0) for name, params, scores in told]
     >>> [(one.name, one.size, one.rank) for one in ranked(made)]
     [('b', 2.0, 1.0), ('a', 1.0, 2.0)]
     """
     sizes = _ranks([one.params for one in found])
-    counted = [score for score, _ in found[0].scores if score in COUNTED]
-    columns = [_ranks([dict(one.scores)[score] for one in found]) for score in counted]
-    means = [sum(column) / len(column) for column in zip(*columns, strict=True)] if columns else sizes
-    made = [replace(one, size=size, rank=round(mean, 2)) for one, size, mean in zip(found, sizes, means, strict=True)]
+    told = [dict(one.scores).get(DECIDES) for one in found]
+    ranks = _ranks([value for value in told if value is not None]) if None not in told else sizes
+    made = [replace(one, size=size, rank=rank) for one, size, rank in zip(found, sizes, ranks, strict=True)]
     return tuple(sorted(made, key=lambda one: (one.rank, one.params)))
 
 
