@@ -5,8 +5,8 @@ trunk in each step, once for all heads, and loops over these; independent loops 
 are run, the time of 52 is told from them). All sides decode and encode the same pictures of ants_bees, of which the
 sides that loop do it in every epoch; they take the same batches at the same rates. The network is a
 `vit_small_patch16_224` of timm with random weights, for its speed is what is measured. Before a time is printed,
-19 of 20 steady heads must give equal answers on 99.5 % of the validation rows (in bfloat16 on 97 %), and the best head
-must be as accurate.
+19 of 20 steady heads must give equal answers on 99.5 % of the validation rows (in bfloat16 on 97 %), and the best of
+them must be as accurate within these.
 At high rates a head swings from side to side, and rounding decides where it ends: steady are those that the loop itself
 trains to the same answers where every feature is moved by a millionth (in bfloat16 by a hundredth) of its size.
 
@@ -140,9 +140,11 @@ def race(work: Work, given: argparse.Namespace, name: str, place: Path) -> None:
             SHARED_FORWARD: _equal(ours[firm], shared[firm], least),
             LOOPS: _equal(ours[picked], alone, least),
         }
-        best = [float((one == work.judged).double().mean(1).max()) for one in (ours, shared)]
+        best = [float((one[firm] == work.judged).double().mean(1).max()) for one in (ours, shared)]
         assert min(equal.values()) >= HEADS, f"heads with equal answers on validation rows: {equal}"
-        assert abs(best[0] - best[1]) <= 1.5 / len(work.judged), f"the best heads' accuracies are {best}"
+        assert abs(best[0] - best[1]) <= max(1 - least, 1.5 / len(work.judged)), (
+            f"the best heads' accuracies are {best}"
+        )
         found.append(equal | {"best": best})
 
     sides: dict[str, Callable[[], Tensor]] = {

@@ -138,6 +138,7 @@ def adapt_many(
     budget: str = "",
     out: str | Path = "runs",
     seed: int = 0,
+    precision: str = "fp32",
     cache: bool = True,
     fresh: bool = False,
 ) -> Tasks:
@@ -163,6 +164,7 @@ def adapt_many(
         knobs=tuple(sorted((name, str(value)) for name, value in (knobs or {}).items())),
         metric=metric,
         budget=parse_budget(budget),
+        precision=precision,  # type: ignore[arg-type]
         cache=cache,
         seed=seed,
     )

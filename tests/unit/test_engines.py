@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import pytest
 import torch
 
@@ -37,6 +39,22 @@ def test_half_precision_comes_out_whole(course: Course, batch: dict[str, torch.T
     run = engines.half(engines.eager(course.view, 2))
     assert 0 < gap(course, 2, run, batch) < 0.05
     assert run(batch).value.dtype == torch.float32
+
+
+def test_ways_to_train_are_timed_once_for_a_network_and_each_size_of_pictures(
+    course: Course, batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task on the network, or a second look, takes what was found; larger pictures are timed anew."""
+    timed: list[int] = []
+    monkeypatch.setattr(engines, "seconds", lambda *_: float(timed.append(1) or 3 - len(timed) % 3))
+    monkeypatch.setattr(engines, "_MEASURED", WeakKeyDictionary())
+    first, told = engines.training(course.view, batch, "eager", True)
+    assert len(timed) == 3 and first.dtype == "bfloat16" and "times as fast" in told
+    again = course.view.prepared(course.view.inputs)
+    assert engines.training(again, {n: v[:4] for n, v in batch.items()}, "eager", True) == (first, told)
+    assert len(timed) == 3
+    engines.training(course.view, {n: torch.cat([v, v], 2) for n, v in batch.items()}, "eager", True)
+    assert len(timed) == 6
 
 
 def clocked(

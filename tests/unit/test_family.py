@@ -213,6 +213,11 @@ def test_another_base_and_a_damaged_one_are_refused(home: Path, tmp_path: Path) 
         Model.load(place)
 
 
+def test_a_precision_is_asked_for_as_of_one_task(home: Path) -> None:
+    with pytest.raises(UsageError, match="half"):
+        api.adapt_many({"a": home}, model=home.parents[1] / "model", precision="half", out=home.parent)
+
+
 def test_a_name_that_is_no_folder_is_refused(home: Path) -> None:
     with pytest.raises(UsageError, match="no name for a task"):
         api.adapt_many({"A b": home}, model=home.parents[1] / "model", out=home.parent)
