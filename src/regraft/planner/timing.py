@@ -88,7 +88,7 @@ def timed(course: Course, plans: Sequence[Plan]) -> Steps:
     """Time a few steps of each kind of work in these plans, on copies of the weights; nothing is written.
 
     Cost: for each frontier, set of trained weights and batch two steps, of about twice `ENOUGH_S` together; of texts
-    for up to three of their sizes.
+    for two of their sizes.
     """
     base, scored_s, kinds = Meter.start().peak_bytes(), 0.0, dict[Key, Timed]()
     for plan in plans:
@@ -140,13 +140,13 @@ class _Bench:
         self.average = Average(plan, touched(replace(plan, phases=(phase,)), graft))
 
     def timed(self, made_s: float) -> Timed:
-        """Steps of the largest shape of rows and of the two most frequent, the others by their sizes."""
+        """Steps of the largest shape of rows and of the most frequent, the others by their sizes."""
         members = groups(self.table.shapes)
         many = {shape: max(1, round(len(index) * self.scale)) for shape, index in members.items()}
         steps = {shape: math.ceil(n / self.plan.batch) for shape, n in many.items()}
         rows = {shape: math.ceil(n / steps[shape]) for shape, n in many.items()}
         size = {shape: rows[shape] * _size(shape) for shape in members}
-        picked = {max(size, key=size.__getitem__), *sorted(many, key=many.__getitem__)[-2:]}
+        picked = {max(size, key=size.__getitem__), max(many, key=many.__getitem__)}
         took = {shape: self._step(members[shape], rows[shape]) for shape in picked}
         near = {shape: min(took, key=lambda one: abs(size[one] - size[shape])) for shape in members}
         share = {shape: n / sum(many.values()) * _size(shape) / _size(near[shape]) for shape, n in many.items()}
