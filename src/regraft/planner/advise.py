@@ -157,8 +157,8 @@ def advise(
     named = [one.verdict for one in fired if one.stands] if way == "race" else [way]
     named = named or [one for one in ("extract", "tune") if one not in against]
     reach = {plan.label: plan.trunk if "extract" in against else 0 for plan in plans}  # much to gain: the deepest first
-    place = {one: at for at, one in reversed([*enumerate(named)])}
-    ranked = sorted(priced, key=lambda one: (place.get(one.way, len(named)), reach[one.label]))
+    place = {one.way: named.index(one.way) if one.way in named else len(named) for one in priced}
+    ranked = sorted(priced, key=lambda one: (place[one.way], reach[one.label]))
     wanted = [one for one in ranked if one.way in (*named, "extract")] or ranked
     return Advice(
         survey=seen,
