@@ -95,6 +95,7 @@ print(json.dumps([classify(path, top_k=1)[0]["label"] for path in json.load(sys.
     assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 0
 
 
+@pytest.mark.slow
 def test_one_batch_in_train_mode_would_spoil_the_statistics(shared: Path, place: Path, cache: None) -> None:
     """The trap of the MobileNets' momentum, and that updating statistics here does not fall into it."""
     done = run(shared, place, "partial", (("partial.epochs", "1"), ("partial.norm", "update")))
