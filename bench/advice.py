@@ -90,7 +90,10 @@ def judged(held: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def named(strategy: str, label: str) -> tuple[str, ...]:
-    """The oracle's plans that are a plan of advice: a head in any way, so many of the last stages, or its strategy."""
+    """The oracle's plans that are a plan of advice: a head in any way, so many of the last stages, or its strategy.
+
+    Of gradual ways the oracle has the head first and then all (LP-FT) alone: it stands for gradual unfreezing, too.
+    """
     if strategy == "probe":
         return HEAD
     if strategy == "partial":

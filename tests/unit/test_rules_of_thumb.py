@@ -208,6 +208,7 @@ def test_labels_that_look_wrong_say_a_head_unless_a_head_falls_short() -> None:
     noisy = replace(CARRIED, rows=600, labels_kept=False, noise=0.1)
     assert held("E18", replace(noisy, probe=0.81)).stands
     assert held("E18", replace(noisy, probe=0.8)).overruled
+    assert held("E6", replace(CARRIED, similarity=0.9)).overruled, "near, and still a head falls short"
 
 
 def test_the_text_names_both_senses_and_the_trade_offs() -> None:
