@@ -90,15 +90,12 @@ def judged(held: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def named(strategy: str, label: str) -> tuple[str, ...]:
-    """The oracle's plans that are a plan of advice: a head in any way, so many of the last stages, or its strategy.
-
-    Of gradual ways the oracle has the head first and then all (LP-FT) alone: it stands for gradual unfreezing, too.
-    """
+    """The oracle's plans that are a plan of advice: a head in any way, so many of the last stages, or its strategy."""
     if strategy == "probe":
         return HEAD
     if strategy == "partial":
         return (next(name for name in oracle.PLANS if name.startswith("partial") and f"depth {name[8:]}" in label),)
-    return (strategy,)
+    return ("unfreeze",) if "unfreeze" in label else (strategy,)
 
 
 # ---------------------------------------------------------------- other choices

@@ -1,4 +1,4 @@
-"""The oracle of bench 8: ten plans at two rates each, run to their ends on eight pairs of data and network.
+"""The oracle of bench 8: eleven plans at two rates each, run to their ends on eight pairs of data and network.
 
 A plan runs at most 15 epochs, with its strategy's own early stopping, by the engine as a user runs it: the cache is on,
 and what it makes is what a plain loop makes. A head by cross-validation has no rate and runs once; the network as it is
@@ -63,6 +63,7 @@ PLANS: dict[str, tuple[str, dict[str, Any]]] = {
     "partial 2": ("partial", {"depth": 2, "epochs": EPOCHS}),
     "partial 4": ("partial", {"depth": 4, "epochs": EPOCHS}),
     "gradual": ("gradual", {"by": "lpft", "epochs": EPOCHS - HEAD_EPOCHS}),
+    "unfreeze": ("gradual", {"by": "unfreeze", "epochs": EPOCHS - HEAD_EPOCHS}),
     "layerwise": ("layerwise", {"epochs": EPOCHS}),
     "full": ("full", {"epochs": EPOCHS}),
     "scratch": ("scratch", {"by": "random", "epochs": EPOCHS}),

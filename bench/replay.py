@@ -1,6 +1,6 @@
 """Bench 14: the race, Optuna and random search at equal cost, all of them replayed from the oracle's table.
 
-oracle.py has run ten plans at two rates each to their ends, on eight pairs of data and network. Here each side may
+oracle.py has run eleven plans at two rates each to their ends, on eight pairs of data and network. Here each side may
 spend a share of what that cost, and reads what it learns off the recorded epochs: the race is `planner.race.Race`,
 under a clock that counts forward equivalents in place of seconds; Optuna (TPE with its median pruner) and random search
 choose among the same plans and rates, and count the same way. Each side takes the trial with the best deciding metric

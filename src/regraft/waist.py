@@ -530,8 +530,8 @@ class Plan:
 
     @property
     def anew(self) -> bool:
-        """Whether a training row is shown in no view twice."""
-        return 1 < self.views >= sum(phase.epochs for phase in self.phases)
+        """Whether a training row is shown in no view twice; a head that is fitted to all views at once may be again."""
+        return 1 < self.views >= sum(phase.epochs for phase in self.phases) and not self.optimizer.whole
 
     @property
     def trunk(self) -> int:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from regraft.engine.close import Near
-from regraft.engine.fit import _Phase, touched
+from regraft.engine.fit import _Phase, seed_of, touched
+from regraft.engine.penalties import choose
+from regraft.engine.predict import everything
 from regraft.errors import UsageError
 from regraft.kit import hardware
 from regraft.kit.store import Folder
@@ -83,6 +85,25 @@ def test_nothing_frozen_takes_a_new_view_in_each_epoch(course: Course, tmp_path:
     own = fresh(course, tmp_path / "own")
     assert sum(isinstance(event, Scored) for event in own.trial(0, plan)) == 3
     assert own.trunks.ran() == {}
+
+
+def test_a_head_that_is_chosen_is_fitted_to_all_views_at_once(course: Course, tmp_path: Path) -> None:
+    """Cross-validation keeps the views of a row together: one that is left out is left out mirrored, too."""
+    plan = places.plan(course, "probe", by="path", augment="flip")
+    assert plan.label == "probe path with augment flip" and plan.views == 2 and not plan.anew
+    kept, plain = fresh(course, tmp_path / "kept"), fresh(course, tmp_path / "plain", cached=False)
+    one, other = places.finish(kept, plan), places.finish(plain, plan)
+    assert places.weights(kept, one) == places.weights(plain, other) and one.scores == other.scores
+    rows = kept.views(plan)
+    assert len(rows) == 2 * len(course.data.train)
+    graft = kept.graft(plan)
+    features = everything(graft, kept.table(graft.view, plan.trunk, rows))
+    half = len(features) // 2
+    assert not torch.equal(features[:half], features[half:])
+    ys, names = kept.task.encode([row.y for row in rows]), [row.key for row in course.data.train] * 2
+    choose(graft.head, features, ys, kept.task, plan.loss, names, seed_of(0, "folds"))
+    held = kept.restore(one).head
+    assert torch.equal(held.weight, graft.head.weight) and torch.equal(held.bias, graft.head.bias)
 
 
 def test_views_are_as_many_as_the_cache_holds(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:

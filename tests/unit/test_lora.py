@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from regraft.backbone.view import View, replace
 from regraft.errors import ModelError, UsageError
+from regraft.inserts._lowrank import Form, adapt, adapter
 from regraft.kit import shelf
 from regraft.planner.propose import propose
 from regraft.planner.request import strategies_of
@@ -266,3 +267,34 @@ def test_norms_are_not_made_again_from_files(tmp_path: Path) -> None:
     folder = written(tmp_path / "adapter", view, insert, head)
     path = next(path for path, m in view.module.named_modules() if "lora" in dict(m.named_children()))
     assert LORA.remake(folder, f"{path}.weight", torch.ones(32, 32)) is None
+
+
+@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 5), (0, 5)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_has_the_gradients_of_its_sum(shape: tuple[int, ...], bias: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    layer = nn.Linear(5, 9, bias).requires_grad_(False)
+    adapt(layer, Form(3, 0.7), draw)
+    own = adapter(layer)
+    with torch.no_grad():
+        own.B.normal_(generator=draw)
+    x, wanted = torch.randn(shape, generator=draw), torch.randn(*shape[:-1], 9, generator=draw)
+
+    def gradients(made: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((made * wanted).sum(), of, retain_graph=True)
+
+    taken = x.clone().requires_grad_()
+    plain = nn.functional.linear(taken, layer.weight, layer.bias) + own.beside(taken)
+    torch.testing.assert_close(layer(taken), plain)
+    torch.testing.assert_close(
+        gradients(layer(taken), taken, own.A, own.B), gradients(plain, taken, own.A, own.B), rtol=1e-4, atol=1e-5
+    )
+    assert torch.equal(layer(x), layer(taken)), "whether x has a gradient changes no bit"
+    torch.testing.assert_close(gradients(layer(x), own.B), gradients(plain, own.B), rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_that_moves_keeps_its_own_gradient() -> None:
+    layer, draw = nn.Linear(5, 9), torch.Generator().manual_seed(0)
+    adapt(layer, Form(3, 0.7), draw)
+    (found,) = torch.autograd.grad(layer(x := torch.randn(4, 5, generator=draw)).sum(), [layer.weight])
+    torch.testing.assert_close(found, x.sum(0).expand(9, 5))

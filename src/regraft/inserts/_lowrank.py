@@ -72,13 +72,43 @@ class Adapter(nn.Module):
         return found
 
 
+class _Sum(torch.autograd.Function):
+    """x Wᵀ + b + scale · (x Aᵀ) Bᵀ for x [n, in], of which W [out, in] and b stay: gradients for x, A and B alone.
+
+    Sums are written where the first one is, there and back, and products with B go along its columns: autograd's own
+    take up to six times as long, a third of the layer's step where it has four times as many outputs as inputs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, scale: float) -> Tensor:
+        h = x @ A.T
+        ctx.save_for_backward(x, W, A, B, h)
+        ctx.scale = scale
+        return nn.functional.linear(x, W, b).addmm_(h, B.T, alpha=scale)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, W, A, B, h = ctx.saved_tensors
+        gB = (h.T @ g).mul_(ctx.scale).T.contiguous()
+        gh = (g @ B.T.contiguous().T).mul_(ctx.scale)
+        gx = (g @ W).addmm_(gh, A) if ctx.needs_input_grad[0] else None
+        return gx, None, None, gh.T @ x, gB, None
+
+
 class _Beside(nn.Module):
     """A linear layer that adds what its matrices give: no product of the weight's size, there or back."""
 
     lora: Adapter
+    bias: nn.Parameter | None
 
     def forward(self, x: Tensor) -> Any:
-        return super().forward(x) + self.lora.beside(x)
+        W, b, lora = own(self), self.bias, self.lora
+        moves = W.requires_grad or (b is not None and b.requires_grad)
+        if moves or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
+            return nn.functional.linear(x, W, b) + lora.beside(x)
+        made = _Sum.apply(x.reshape(-1, x.shape[-1]), W, b, lora.A, lora.B, lora.scale)
+        return made.view(*x.shape[:-1], len(W))
 
 
 class _Inside(nn.Module):

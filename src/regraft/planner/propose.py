@@ -45,7 +45,7 @@ def viewed(plan: Plan, facts: Facts) -> Plan:
     """A plan that varies its rows, with the number of views settled: each is a pass of the trunk and room in the cache.
 
     Nothing cached: a view for each epoch, as a plain loop has it. Otherwise what was asked for; for 0 the two that
-    mirroring has, or as many as half the cache holds, eight at most.
+    mirroring has, or as many as half the cache holds, eight at most. A head that is fitted at once sees all of them.
 
     Raises: UsageError: the modality does not vary cells in this way.
     """
@@ -58,7 +58,7 @@ def viewed(plan: Plan, facts: Facts) -> Plan:
             allowed=", ".join(("none", *known)),
             do="leave it out" if not known else "",
         )
-    epochs = max(1, sum(phase.epochs for phase in plan.phases))
+    epochs = MOST_VIEWS if plan.optimizer.whole else max(1, sum(phase.epochs for phase in plan.phases))
     most = min(known[how] or epochs, epochs)
     if plan.trunk:
         pooled = facts.backbone.read(plan)

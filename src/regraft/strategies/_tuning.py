@@ -116,7 +116,7 @@ class Tuning:
             loss=self.loss(),
             sampling=DRAWN[self.sampling],
             batch=self.batch,
-            augment=(("how", self.augment), ("views", self.views)) if self.augment != "none" else (),
+            augment=self.varied(),
         )
 
     def told(self, lr: float, more: Settings = ()) -> Settings:
@@ -127,6 +127,10 @@ class Tuning:
         """The loss that was asked for."""
         shape = {"focal": self.focal, "robust": self.robust, "reverse": self.reverse, "asymmetric": self.asymmetric}
         return Loss(self.smoothing, self.balance, adjust=self.adjust, **shape)
+
+    def varied(self) -> Settings:
+        """How training cells are varied, and in how many views; nothing where they are not."""
+        return (("how", self.augment), ("views", self.views)) if self.augment != "none" else ()
 
     def lossy(self) -> Settings:
         """What of the loss and of the sampling is not as usual, to tell plans apart by."""

@@ -20,7 +20,7 @@ OF_BOTH = ("pooling", "smoothing", "balance", "sampling", "blocks")
 FEW = (("by", "path"),)
 """It also runs where few rows of each class are asked for, and cross-validation among these chooses then."""
 WAYS = {
-    "path": (("class", "number"), "one class or one number", ("by", *OF_BOTH)),
+    "path": (("class", "number"), "one class or one number", ("by", *OF_BOTH, "augment", "views")),
     "grid": (
         ("class",),
         "one class",
@@ -118,13 +118,14 @@ def _chosen(facts: Facts, knobs: Knobs, pools: list[Pooled]) -> list[Plan]:
         Plan(
             "probe",
             (replace(phase, frontier=len(pooled.stages)),),
-            (("by", knobs.by), *_told(pooled), *knobs.lossy()),
+            (("by", knobs.by), *_told(pooled), *knobs.lossy(), *_shown(knobs)),
             pooling=pooled.pooling,
             blocks=pooled.blocks,
             optimizer=rule,
             loss=knobs.loss(),
             sampling=DRAWN[knobs.sampling],
             batch=knobs.batch,
+            augment=knobs.varied(),
         )
         for pooled in ready
     ]
@@ -133,3 +134,8 @@ def _chosen(facts: Facts, knobs: Knobs, pools: list[Pooled]) -> list[Plan]:
 def _told(pooled: Pooled) -> Settings:
     """After how many blocks the network ends, where not after all."""
     return (("blocks", pooled.blocks),) if pooled.blocks else ()
+
+
+def _shown(knobs: Knobs) -> Settings:
+    """How rows are varied, in words by which plans are told apart."""
+    return (("with", f"augment {knobs.augment}"),) if knobs.varied() else ()
