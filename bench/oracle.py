@@ -273,7 +273,12 @@ def read(pair: Pair) -> dict[str, Any]:
 def done(run: Opened) -> dict[str, Any] | None:
     """What is kept of a pair where all of it is there, of these rows and this network; says so where not."""
     held = read(run.pair)
-    if held and len(held["trials"]) == held["of"] and held["fingerprint"] == run.fingerprint:
+    there = {one["name"] for one in held["trials"]} if held else set()
+    if (
+        there.issuperset(run.pair.plans)
+        and len(held["trials"]) == held["of"]
+        and held["fingerprint"] == run.fingerprint
+    ):
         return held
     print(f"{run.pair.name}: the oracle is not done: python bench/oracle.py --pair {run.pair.name}")
     return None
