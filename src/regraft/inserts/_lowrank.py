@@ -76,7 +76,7 @@ class _Sum(torch.autograd.Function):
     """x Wᵀ + b + scale · (x Aᵀ) Bᵀ for x [n, in], of which W [out, in] and b stay: gradients for x, A and B alone.
 
     Sums are written where the first one is, there and back, and products with B go along its columns: autograd's own
-    take up to six times as long, a third of the layer's step where it has four times as many outputs as inputs.
+    take up to six times as long. A layer of four times as many outputs as inputs takes 13 % less for a step.
     """
 
     @staticmethod

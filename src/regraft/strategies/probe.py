@@ -118,7 +118,7 @@ def _chosen(facts: Facts, knobs: Knobs, pools: list[Pooled]) -> list[Plan]:
         Plan(
             "probe",
             (replace(phase, frontier=len(pooled.stages)),),
-            (("by", knobs.by), *_told(pooled), *knobs.lossy(), *_shown(knobs)),
+            (("by", knobs.by), *_told(pooled), *knobs.lossy()),
             pooling=pooled.pooling,
             blocks=pooled.blocks,
             optimizer=rule,
@@ -134,8 +134,3 @@ def _chosen(facts: Facts, knobs: Knobs, pools: list[Pooled]) -> list[Plan]:
 def _told(pooled: Pooled) -> Settings:
     """After how many blocks the network ends, where not after all."""
     return (("blocks", pooled.blocks),) if pooled.blocks else ()
-
-
-def _shown(knobs: Knobs) -> Settings:
-    """How rows are varied, in words by which plans are told apart."""
-    return (("with", f"augment {knobs.augment}"),) if knobs.varied() else ()
